@@ -1,0 +1,46 @@
+#pragma once
+/*
+ * layer.h - one layer: verify, decode, verify, unpack.
+ *
+ *   compressed bytes -> sha256 -> inflate -> sha256 (diff id) -> tar -> files, in overlay form
+ *
+ * oci_layer_new on an empty private directory, oci_layer_feed as the bytes come, oci_layer_finish when
+ * they end: then both digests and the size are right, or it fails and the directory is to be removed
+ * (S12, S20). The state is all in memory, so a broken transfer goes on where it stopped (S19).
+ *
+ * Layers are unpacked apart from each other, so a layer may need those below it: for a hard link to a
+ * file it does not hold, and for the attributes of directories it passes through without an entry of
+ * their own (overlayfs shows those of the topmost layer). oci_layer_depends says so after finish;
+ * oci_layer_complete then takes both from the layers below. What comes out is no longer a function of
+ * the diff id alone, and the store keeps such layers by chain id.
+ * Threads: one at a time.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct err;
+struct oci_layer;
+struct oci_lowers;
+
+struct oci_layer_desc {
+    const char *digest;  /* of the blob */
+    const char *diff_id; /* of the tar inside */
+    uint64_t size;       /* of the blob, exactly */
+};
+
+/* dirfd is borrowed for the object's life; desc's strings too. */
+int oci_layer_new(int dirfd, const struct oci_layer_desc *desc, struct oci_layer **ret,
+                  struct err *e) MUST_CHECK;
+void oci_layer_free(struct oci_layer *l);
+DEFINE_AUTO(oci_layer, oci_layer_free)
+/* Errors: ERR_USER bad layer, ERR_LIMIT a bound or the disk, ERR_HOST. More than `size` bytes is an error. */
+int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *e) MUST_CHECK;
+int oci_layer_finish(struct oci_layer *l, struct err *e) MUST_CHECK;
+uint64_t oci_layer_received(const struct oci_layer *l); /* compressed bytes taken so far */
+uint64_t oci_layer_bytes(const struct oci_layer *l);    /* bytes of regular files */
+bool oci_layer_depends(const struct oci_layer *l);
+int oci_layer_complete(struct oci_layer *l, const struct oci_lowers *below, struct err *e)
+    MUST_CHECK;

@@ -1,0 +1,61 @@
+#pragma once
+/*
+ * pull.h - resolve a reference, fetch what is missing, commit. Door of oci/.
+ *
+ * Blocks its (lane) thread; several pulls may run at once; pulls of one layer, in this or another process,
+ * share the work. Threads: any.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+
+struct err;
+struct cancel;
+struct http_client;
+struct image;
+struct oci_store;
+struct oci_ref;
+
+enum oci_phase { OCI_RESOLVING, OCI_DOWNLOADING, OCI_EXTRACTING, OCI_COMMITTING, OCI_DONE };
+
+struct oci_progress {
+    enum oci_phase phase;
+    uint64_t bytes, total; /* compressed bytes over the layers to fetch; total 0: unknown */
+    unsigned layers_done, layers;
+};
+
+struct oci_registries {
+    struct str_list insecure; /* hosts that may be spoken to over http or without verification */
+    struct str_list mirrors;  /* "registry=url" in order of preference */
+    char *certs_dir;          /* /etc/docker/certs.d */
+    char *docker_config;      /* path of config.json, or NULL */
+};
+/* Flags plus /etc/docker/daemon.json keys "insecure-registries", "registry-mirrors". */
+int oci_registries_load(struct oci_registries *r, const char *daemon_json, struct err *e)
+    MUST_CHECK;
+void oci_registries_free(struct oci_registries *r);
+
+struct oci_pull_opts {
+    const struct oci_registries *registries;
+    struct http_client *http;
+    struct cancel *cancel;
+    uint64_t
+        max_compressed_size; /* 0: none; else refused before the first layer byte, ERR_LIMIT (B152) */
+    unsigned parallel;       /* layers at once; 0: number of CPUs */
+    void (*progress)(
+        void *arg, const struct oci_progress *p); /* any thread, at most 10 a second; may be NULL */
+    void *progress_arg;
+};
+
+/*
+ * Always asks the registry what a tag points to now (B147); what is there is not fetched again.
+ * Errors read well to a user and name reference, registry and layer. ERR_ABSENT: no such image there.
+ */
+int oci_pull(struct oci_store *s, const struct oci_ref *ref, const struct oci_pull_opts *o,
+             struct image **ret, struct err *e) MUST_CHECK;
+
+/* The exact text of protocol 8.4 is the caller's; this says how big: compressed layers of the platform's manifest. */
+int oci_pull_size(const struct oci_ref *ref, const struct oci_pull_opts *o, uint64_t *ret,
+                  struct err *e) MUST_CHECK;

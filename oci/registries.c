@@ -1,0 +1,228 @@
+#include "oci/registries.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/bounds.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "base/units.h"
+
+#define DOCKER_IO  "docker.io"
+#define DOCKER_API "registry-1.docker.io"
+
+enum { LIST_MAX = 1000 };
+
+int oci_config_read(const char *path, struct str *ret, struct err *e)
+{
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    if (fd_read_all(fd, ret, e) < 0)
+        return err_wrap(e, "%s", path);
+    return ret->len > 0; /* an empty file, or /dev/null, says nothing */
+}
+
+int oci_registries_load(struct oci_registries *r, const char *daemon_json, struct err *e)
+{
+    AUTO(str) struct str text = STR_INIT(BOUND_CONFIG_JSON);
+    AUTO(cJSON) cJSON *doc = NULL;
+    AUTO(str_list) struct str_list mirrors = {0};
+
+    int there = oci_config_read(daemon_json, &text, e);
+
+    if (there <= 0)
+        return there;
+    if (json_parse(str_text(&text), text.len, &doc, e) < 0 ||
+        json_opt_str_list(doc, "insecure-registries", LIST_MAX, BOUND_URL, &r->insecure, e) < 0 ||
+        json_opt_str_list(doc, "registry-mirrors", LIST_MAX, BOUND_URL, &mirrors, e) < 0)
+        return err_wrap(e, "%s", daemon_json);
+    /* Docker's mirrors are of Docker Hub only. */
+    for (size_t i = 0; i < mirrors.n; i++)
+        str_list_take(&r->mirrors, mem_printf(DOCKER_IO "=%s", mirrors.items[i]));
+    return 0;
+}
+
+void oci_registries_free(struct oci_registries *r)
+{
+    str_list_free(&r->insecure);
+    str_list_free(&r->mirrors);
+    free(r->certs_dir);
+    free(r->docker_config);
+    *r = (struct oci_registries){0};
+}
+
+char *oci_url_authority(const char *url)
+{
+    const char *p = strstr(url, "://");
+
+    p = p ? p + 3 : url;
+    return mem_strndup(p, strcspn(p, "/?#"));
+}
+
+/* "host" of "host:5000" and "[::1]:5000"; a new string. */
+static char *host_of(const char *authority)
+{
+    if (*authority == '[')
+        return mem_strndup(authority + 1, strcspn(authority + 1, "]"));
+    return mem_strndup(authority, strcspn(authority, ":"));
+}
+
+static bool is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+
+    if (str_eq(host, "localhost"))
+        return true;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+/* "10.0.0.0/8" against an address written as such: names are not resolved for this, as they may change. */
+static bool in_block(const char *block, const char *host)
+{
+    const char *slash = strchr(block, '/');
+    unsigned char net[16], addr[16];
+    struct err ignored = ERR_INIT;
+    uint64_t bits;
+
+    if (!slash)
+        return false;
+    AUTO_FREE char *base = mem_strndup(block, (size_t)(slash - block));
+    int family = strchr(base, ':') ? AF_INET6 : AF_INET;
+
+    if (inet_pton(family, base, net) != 1 || inet_pton(family, host, addr) != 1 ||
+        units_u64(slash + 1, family == AF_INET ? 32 : 128, &bits, &ignored) < 0)
+        return false;
+    for (uint64_t i = 0; i < bits; i++)
+        if (((net[i / 8] ^ addr[i / 8]) >> (7 - i % 8)) & 1)
+            return false;
+    return true;
+}
+
+static bool is_listed(const struct str_list *l, const char *authority, const char *host)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const char *item = l->items[i];
+
+        if (str_eq(item, authority) || str_eq(item, host) || in_block(item, host))
+            return true;
+    }
+    return false;
+}
+
+static bool is_mirror(const struct oci_registries *r, const char *authority)
+{
+    for (size_t i = 0; i < r->mirrors.n; i++) {
+        const char *equals = strchr(r->mirrors.items[i], '=');
+        AUTO_FREE char *mirror = oci_url_authority(equals ? equals + 1 : r->mirrors.items[i]);
+
+        if (str_eq(mirror, authority))
+            return true;
+    }
+    return false;
+}
+
+static void read_certs(const char *certs_dir, const char *authority, struct oci_host_policy *p)
+{
+    AUTO_FREE char *path = mem_printf("%s/%s", certs_dir, authority);
+    DIR *d = opendir(path);
+
+    for (struct dirent *entry; d && (entry = readdir(d));) {
+        const char *name = entry->d_name;
+
+        /* Of several authorities the one called ca.crt is taken, else any. */
+        if (str_ends(name, ".crt") && (!p->ca_file || str_eq(name, "ca.crt"))) {
+            free(p->ca_file);
+            p->ca_file = mem_printf("%s/%s", path, name);
+        } else if (str_ends(name, ".cert") && !p->cert_file) {
+            p->cert_file = mem_printf("%s/%s", path, name);
+            p->key_file = mem_printf("%s/%.*s.key", path, (int)(strlen(name) - 5), name);
+        }
+    }
+    if (d)
+        closedir(d);
+}
+
+void oci_host_policy_get(const struct oci_registries *r, const char *authority,
+                         struct oci_host_policy *ret)
+{
+    struct oci_host_policy p = {0};
+    AUTO_FREE char *host = host_of(authority);
+
+    if (r->certs_dir && !strchr(authority, '/') && !str_eq(authority, "..") &&
+        !str_eq(authority, "."))
+        read_certs(r->certs_dir, str_eq(authority, DOCKER_API) ? DOCKER_IO : authority, &p);
+    /* A CA of its own says that loopback is to be trusted by it, not by being near. */
+    p.insecure = is_listed(&r->insecure, authority, host) || (is_loopback(host) && !p.ca_file);
+    p.named = p.insecure || p.ca_file || p.cert_file || is_mirror(r, authority);
+    p.tls = (struct http_tls){.ca_file = p.ca_file,
+                              .cert_file = p.cert_file,
+                              .key_file = p.key_file,
+                              .insecure = p.insecure};
+    *ret = p;
+}
+
+void oci_host_policy_free(struct oci_host_policy *p)
+{
+    free(p->ca_file);
+    free(p->cert_file);
+    free(p->key_file);
+    *p = (struct oci_host_policy){0};
+}
+
+void oci_registries_bases(const struct oci_registries *r, const char *registry,
+                          struct str_list *ret)
+{
+    const char *authority = str_eq(registry, DOCKER_IO) ? DOCKER_API : registry;
+    AUTO(oci_host_policy) struct oci_host_policy p = {0};
+    size_t n = strlen(registry);
+
+    for (size_t i = 0; i < r->mirrors.n; i++) {
+        const char *m = r->mirrors.items[i];
+
+        if (!str_starts(m, registry) || m[n] != '=')
+            continue;
+        const char *url = m + n + 1;
+        size_t len = strlen(url);
+
+        while (len && url[len - 1] == '/')
+            len--;
+        str_list_take(ret,
+                      mem_printf("%s%.*s", strstr(url, "://") ? "" : "https://", (int)len, url));
+    }
+    oci_host_policy_get(r, authority, &p);
+    str_list_take(ret, mem_printf("https://%s", authority));
+    if (p.insecure)
+        str_list_take(ret, mem_printf("http://%s", authority));
+}
+
+bool oci_url_allowed(const struct oci_registries *r, const char *url)
+{
+    AUTO_FREE char *authority = oci_url_authority(url);
+    AUTO(oci_host_policy) struct oci_host_policy p = {0};
+
+    if (str_starts(url, "https://"))
+        return true;
+    if (!str_starts(url, "http://"))
+        return false;
+    for (size_t i = 0; i < r->mirrors.n; i++) {
+        AUTO_FREE char *origin = mem_printf("=http://%s", authority);
+
+        if (strstr(r->mirrors.items[i], origin))
+            return true;
+    }
+    oci_host_policy_get(r, authority, &p);
+    return p.insecure;
+}

@@ -1,0 +1,63 @@
+#pragma once
+/*
+ * store.h - layers and index on disk. Door of oci/.
+ *
+ *   <dir>/layers/<key>/fs/         an unpacked layer, in overlay form (0:0 whiteouts, trusted.overlay.opaque)
+ *   <dir>/layers/<key>/layer.json  its diff id, size, and the boot it was unpacked in
+ *   <dir>/images/<id hex>.json     index entry: names, digests, layers, sizes, config; mtime: last use
+ *   <dir>/tmp/<random>/            in-flight; owned by a live process (flock) or garbage
+ *   <dir>/leases/<id hex>          flocked (shared) by every process that uses the image
+ *   <dir>/locks/<diffid hex>       flocked by who is unpacking that layer
+ *
+ * <key> is the hex of the diff id; or "c-" and the hex of the chain id for a layer that took something from
+ * those below it (oci/layer.h), as it is another tree on other layers.
+ *
+ * Several processes may use one store (cwrun beside cworkerd): changes are made under <dir>/lock, images in
+ * use are held by flocks on their lease, which die with the process (or the shim that inherited one).
+ * Layers of a pull under way are named in its temporary directory and stay, too.
+ *
+ * Crash safety: a layer gets its name when its digests are right, an image when its layers have been synced.
+ * After a crash of the machine a layer no image names may lack data that was never written, so it is
+ * removed when the boot it was unpacked in is not this one; after the death of a process it is kept.
+ * Threads: any. Ownership: oci_store_open/oci_store_close.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+
+struct err;
+struct oci_ref;
+struct image;
+struct oci_store;
+
+/* Makes the directory when missing; adopts or removes what a crash left. */
+int oci_store_open(const char *dir, struct oci_store **ret, struct err *e) MUST_CHECK;
+void oci_store_close(struct oci_store *s);
+DEFINE_AUTO(oci_store, oci_store_close)
+
+/* The image last pulled under that reference (by tag or digest); ERR_ABSENT when there is none. Touches last use. */
+int oci_store_find(struct oci_store *s, const struct oci_ref *ref, struct image **ret,
+                   struct err *e) MUST_CHECK;
+
+struct oci_image_info {
+    char *id, *repo_digest;
+    struct str_list names;         /* familiar references */
+    uint64_t size, exclusive_size; /* bytes; exclusive: layers no other image uses */
+    double last_used, pulled;      /* epoch seconds */
+    bool in_use, pinned;
+};
+int oci_store_list(struct oci_store *s, struct oci_image_info **ret, size_t *ret_n, struct err *e)
+    MUST_CHECK;
+void oci_image_info_free(struct oci_image_info *list, size_t n);
+
+/* Remove the image of that name; layers no other image needs go with it. In use: ERR_LIMIT. */
+int oci_store_remove(struct oci_store *s, const char *name_or_id, struct err *e) MUST_CHECK;
+/* Remove least recently used, unused images until the layers of the store take at most max_bytes (each
+ * counted once); then unreferenced layers. *ret_freed may be NULL. (B153) */
+int oci_store_prune(struct oci_store *s, uint64_t max_bytes, uint64_t *ret_freed, struct err *e)
+    MUST_CHECK;
+/* Bytes all layers take, each once. */
+uint64_t oci_store_bytes(struct oci_store *s);

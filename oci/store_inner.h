@@ -1,0 +1,94 @@
+#pragma once
+/*
+ * store_inner.h - what oci/pull needs of the store, and the store's own files share. Inside of oci/.
+ *
+ * Order of a pull: store_begin (pins the layers it wants) - for each layer store_has, or store_lock_layer,
+ * store_has again, unpack into the work directory, store_publish, close the lock - store_sync -
+ * store_commit - store_end. Threads: any; a work is used by the threads of one pull.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "oci/image.h"
+#include "oci/store.h"
+
+struct cancel;
+struct err;
+
+struct oci_store {
+    char *path; /* absolute */
+    int dir, layers, images, tmp, leases, locks;
+    char *boot_id;
+};
+
+/* flock of <dir>/lock; an fd to close. Held for moments only, never across I/O of a size from outside. */
+int store_lock(struct oci_store *s, bool exclusive, struct err *e) MUST_CHECK;
+
+/* "KEY" of a diff id, "c-KEY" of a chain id; new strings. */
+char *store_key(const char *diff_id);
+char *store_chain_key(const char *chain_id);
+
+struct store_work {
+    int fd; /* the directory, flocked */
+    char name[40];
+};
+#define STORE_WORK_INIT ((struct store_work){.fd = -1})
+/* pins: keys that must stay; NULL: none. */
+int store_begin(struct oci_store *s, const struct str_list *pins, struct store_work *ret,
+                struct err *e) MUST_CHECK;
+/* Remove what is left of it. */
+void store_end(struct oci_store *s, struct store_work *w);
+
+bool store_has(struct oci_store *s, const char *key);
+/* Wait for the right to unpack that layer. An fd; closing it lets others go on. */
+int store_lock_layer(struct oci_store *s, const char *diff_id, struct cancel *c, struct err *e)
+    MUST_CHECK;
+/* `name` in the work directory holds "fs"; it becomes layer `key`. Somebody else's being there is fine. */
+int store_publish(struct oci_store *s, struct store_work *w, const char *name, const char *key,
+                  const char *diff_id, uint64_t size, struct err *e) MUST_CHECK;
+int store_sync(struct oci_store *s, struct err *e) MUST_CHECK;
+uint64_t store_free_bytes(struct oci_store *s);
+
+/* One file of images/. */
+struct stored_ref {
+    char *text, *digest; /* "docker.io/library/x:latest" or "…@sha256:…"; the digest it led to */
+};
+struct stored_image {
+    char *id, *manifest_digest;
+    struct stored_ref *refs;
+    size_t n_refs;
+    struct str_list keys; /* lowest layer first */
+    uint64_t size, compressed_size;
+    struct image_config config;
+    double pulled, last_used; /* last_used: the file's mtime */
+    bool pinned;
+};
+void stored_image_free(struct stored_image *i);
+DEFINE_AUTO_VALUE(stored_image, stored_image_free)
+
+struct stored_list {
+    struct stored_image *items;
+    size_t n;
+};
+void stored_list_free(struct stored_list *l);
+DEFINE_AUTO_VALUE(stored_list, stored_list_free)
+/* All images, under the caller's lock. A file that cannot be read is left out. */
+int store_load(struct oci_store *s, struct stored_list *ret, struct err *e) MUST_CHECK;
+int store_save(struct oci_store *s, const struct stored_image *i, struct err *e) MUST_CHECK;
+/* Size of a layer by key, 0 when unknown. */
+uint64_t store_layer_size(struct oci_store *s, const char *key);
+/* Is the image leased by anybody? */
+bool store_in_use(struct oci_store *s, const char *id);
+
+/* Write the image under these references (taken from any other image that had them) and hand it out. Its
+ * size is filled in. ref: the one it was asked by. */
+int store_commit(struct oci_store *s, struct stored_image *i, const struct oci_ref *ref,
+                 struct image **ret, struct err *e) MUST_CHECK;
+/* The image handed out: takes the lease. */
+int store_image(struct oci_store *s, const struct stored_image *i, const struct oci_ref *ref,
+                struct image **ret, struct err *e) MUST_CHECK;
+
+/* image.c: an image with no members set, holding lease (an fd, taken). */
+struct image *image_new(int lease);
