@@ -1,0 +1,49 @@
+#pragma once
+/*
+ * veth.h - a run's links: a pair from a bridge into the container's network namespace.
+ *
+ * The host end is made down, a port of its bridge; it is set up only with the port's rules on: isolated from
+ * other ports, learning and flooding off, its one MAC address and its IP addresses written down by us. The
+ * container's end gets /32 and /128 addresses and reaches its gateway only; so there is no ARP and no
+ * neighbour discovery on these networks, and none to trick (S51).
+ * Order: net_veth_add for each pair and net_nl_send, net_veth_port with the index, net_nl_send; then
+ * net_veth_inside with a socket opened in the namespace. Threads: the caller's lock.
+ */
+#include <stdbool.h>
+
+#include "base/cleanup.h"
+#include "netns/ipam.h"
+#include "netns/names.h"
+
+struct err;
+struct net_nl;
+
+struct net_port {
+    enum net_which which;
+    unsigned slot;
+    char name[NET_LINK_NAME]; /* host end */
+    uint8_t mac[NET_MAC];     /* container's end */
+    struct net_addr addr[2];  /* IPv4; IPv6 or family 0 */
+    struct net_addr gateway[2];
+    uint8_t gateway_mac[NET_MAC];
+};
+
+void net_veth_port_make(const struct net_names *names, const struct net_plan *plan,
+                        enum net_which w, unsigned slot, struct net_port *ret);
+
+/* Queue the making of a pair whose other end is called `inside` and is in netns_fd. */
+void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, const char *inside,
+                  int netns_fd, unsigned mtu);
+/* Queue (again): port of the bridge, with rules, up. index: of the host end. fine: ENODEV where the link may
+ * go away meanwhile, as its namespace does when a run ends; else 0. */
+void net_veth_port(struct net_nl *nl, const struct net_port *p, int bridge, int index, int fine);
+/* Queue the removal of a link; one that is gone is fine. */
+void net_veth_remove(struct net_nl *nl, const char *name);
+/* Queue the removal of what net_veth_port wrote about the port on its bridge. */
+void net_veth_forget(struct net_nl *nl, const struct net_port *p, int bridge);
+
+enum { NET_VETH_DEFAULT4 = 1, NET_VETH_DEFAULT6 = 2, NET_VETH_GATEWAY = 4 };
+/* In the namespace: lo up, addresses, routes by flags (one set for each port), links up. `nl` was opened
+ * there. Port i is called eth<i>. */
+int net_veth_inside(struct net_nl *nl, const struct net_port *ports, const unsigned *flags,
+                    size_t n, struct err *e) MUST_CHECK;
