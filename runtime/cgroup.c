@@ -1,0 +1,653 @@
+/*
+ * cgroup.c - one group: make with limits, freeze, kill, wait, remove.
+ *
+ * Everything is done relative to the group's directory descriptor, so that a group removed and made again by
+ * somebody else under the same name is never touched by mistake: files of a removed group answer ENODEV.
+ */
+#include "runtime/cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bounds.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "base/units.h"
+#include "runtime/cgroup_limits.h"
+#include "runtime/cgroup_own.h"
+
+enum {
+    GROUP_FILE_MAX = 256 << 10, /* cgroup.procs of a pid-bomb: 32768 lines of 8 bytes */
+    GROUP_DEPTH_MAX = 200,      /* groups the container nested; each level holds a descriptor */
+    PIDS_MAX = 1 << 22,         /* PID_MAX_LIMIT */
+};
+
+/* --- opening ----------------------------------------------------------------------------------- */
+
+static int open_dir(int at, const char *name)
+{
+    return openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static int open_root(char **ret_point, struct err *e)
+{
+    AUTO_FREE char *point = NULL;
+
+    if (ctr_cgroup_mount_point(&point, e) < 0)
+        return -1;
+    int fd = open_dir(AT_FDCWD, point);
+
+    if (fd < 0)
+        return err_sys(e, "open %s", point);
+    if (ret_point)
+        *ret_point = take_ptr(&point);
+    return fd;
+}
+
+struct ctr_cgroup *ctr_cgroup_from_fd(int fd, const char *path)
+{
+    struct ctr_cgroup *cg = mem_new(struct ctr_cgroup);
+
+    cg->fd = fd;
+    cg->path = mem_strdup(path);
+    for (size_t i = 0; i < CG_N_FILES; i++)
+        cg->files[i] = CG_NOT_OPENED;
+    return cg;
+}
+
+void ctr_cgroup_free(struct ctr_cgroup *cg)
+{
+    if (!cg)
+        return;
+    for (size_t i = 0; i < CG_N_FILES; i++)
+        close_fd(&cg->files[i]);
+    close_fd(&cg->fd);
+    free(cg->path);
+    free(cg);
+}
+
+int ctr_cgroup_open(const char *path, struct ctr_cgroup **ret, struct err *e)
+{
+    AUTO_CLOSE int root = open_root(NULL, e);
+
+    if (root < 0)
+        return -1;
+    int fd = open_dir(root, path[1] ? path + 1 : ".");
+
+    if (fd < 0)
+        return err_sys(e, "cgroup %s", path);
+    *ret = ctr_cgroup_from_fd(fd, path);
+    return 0;
+}
+
+int ctr_cgroup_fd(const struct ctr_cgroup *cg)
+{
+    return cg->fd;
+}
+
+const char *ctr_cgroup_path(const struct ctr_cgroup *cg)
+{
+    return cg->path;
+}
+
+/* --- controllers on the way down ----------------------------------------------------------------- */
+
+static int read_mask(int dir, const char *file, unsigned *ret, struct err *e)
+{
+    AUTO(str) struct str text = STR_INIT(4096);
+
+    if (fd_read_file_at(dir, file, &text, e) < 0)
+        return -1;
+    *ret = ctr_cgroup_limits_mask(str_text(&text));
+    return 0;
+}
+
+int ctr_cgroup_controllers(const char *path, unsigned *ret, struct err *e)
+{
+    AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
+
+    if (ctr_cgroup_open(path, &cg, e) < 0)
+        return -1;
+    return read_mask(cg->fd, "cgroup.controllers", ret, e);
+}
+
+static int explain_enable(struct err *e, int sys, const char *name, const char *path)
+{
+    switch (sys) {
+    case EBUSY:
+        return err_set(
+            e, ERR_HOST,
+            "cgroup %s cannot pass on the %s controller: it has processes of its own; move "
+            "them to a sub-group, or use another parent group",
+            path, name);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return err_set(
+            e, ERR_HOST,
+            "cgroup %s is not ours to change (%s); have it delegated (systemd: Delegate=yes)", path,
+            strerror(sys));
+    case EOPNOTSUPP:
+        return err_set(e, ERR_HOST, "cgroup %s is threaded and cannot pass on the %s controller",
+                       path, name);
+    default: return err_sysno(e, sys, "cgroup %s: enable the %s controller", path, name);
+    }
+}
+
+/* Let children of `dir` have the controllers: those in `must` or fail, those in `may` if it can be done. */
+static int enable(int dir, const char *path, unsigned must, unsigned may, struct err *e)
+{
+    unsigned have = 0, given = 0;
+
+    if (read_mask(dir, "cgroup.subtree_control", &given, e) < 0)
+        return err_wrap(e, "cgroup %s", path);
+    if (((must | may) & ~given) == 0)
+        return 0;
+    if (read_mask(dir, "cgroup.controllers", &have, e) < 0)
+        return err_wrap(e, "cgroup %s", path);
+    for (unsigned bit = 1; bit <= CTR_CG_PIDS; bit <<= 1) {
+        struct err ignored = ERR_INIT;
+        char text[24];
+
+        if (!((must | may) & ~given & bit))
+            continue;
+        if (!(have & bit)) {
+            if (must & bit)
+                return err_set(
+                    e, ERR_HOST,
+                    "cgroup %s has no %s controller: the host mounts it as version 1, or a "
+                    "parent group does not pass it on (see `cwrun doctor`)",
+                    path, ctr_cgroup_limits_name(bit));
+            continue;
+        }
+        snprintf(text, sizeof(text), "+%s", ctr_cgroup_limits_name(bit));
+        if (fd_write_file_at(dir, "cgroup.subtree_control", text, &ignored) < 0 && (must & bit))
+            return explain_enable(e, ignored.sys, ctr_cgroup_limits_name(bit), path);
+    }
+    return 0;
+}
+
+/* Walk from the root to the parent of `path`, making what is missing, enabling controllers at each step. Returns the
+ * parent's descriptor. */
+static int walk_down(int root, const char *path, unsigned must, unsigned may, struct err *e)
+{
+    AUTO_CLOSE int dir = fd_dup(root);
+    const char *part = path + 1;
+
+    if (dir < 0)
+        return err_sys(e, "cgroup %s", path);
+    for (;;) {
+        AUTO_FREE char *here = mem_strndup(path, part == path + 1 ? 1 : (size_t)(part - path - 1));
+        const char *slash = strchr(part, '/');
+
+        if (enable(dir, here, must, may, e) < 0)
+            return -1;
+        if (!slash)
+            return take_fd(&dir);
+        AUTO_FREE char *name = mem_strndup(part, (size_t)(slash - part));
+
+        if (mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
+            return err_sys(e, "make cgroup %s/%s", here, name);
+        int next = open_dir(dir, name);
+
+        if (next < 0)
+            return err_sys(e, "open cgroup %s/%s", here, name);
+        close_fd(&dir);
+        dir = next;
+        part = slash + 1;
+    }
+}
+
+/* The usual case is one open and one read: the parent is there and passes on all that is needed. */
+static int open_parent(int root, const char *path, unsigned must, unsigned may, struct err *e)
+{
+    const char *slash = strrchr(path, '/');
+    AUTO_FREE char *name =
+        slash == path ? mem_strdup(".") : mem_strndup(path + 1, (size_t)(slash - path - 1));
+    AUTO_CLOSE int dir = open_dir(root, name);
+    unsigned given = 0;
+
+    if (dir < 0 && errno != ENOENT)
+        return err_sys(e, "open cgroup /%s", name);
+    if (dir >= 0 && read_mask(dir, "cgroup.subtree_control", &given, e) == 0 &&
+        ((must | may) & ~given) == 0)
+        return take_fd(&dir);
+    return walk_down(root, path, must, may, e);
+}
+
+/* --- limits ---------------------------------------------------------------------------------------- */
+
+/* The writes of a value with several lines (io.max of several disks) are one each. */
+static int write_lines(int fd, const char *value)
+{
+    while (*value) {
+        size_t n = strcspn(value, "\n");
+
+        if (n && write(fd, value, n) < 0)
+            return -1;
+        value += n + (value[n] == '\n');
+    }
+    return 0;
+}
+
+static bool host_has_swap(void)
+{
+    AUTO(str) struct str text = STR_INIT(64 * BOUND_KIB);
+    struct err ignored = ERR_INIT;
+
+    if (fd_read_file_at(AT_FDCWD, "/proc/swaps", &text, &ignored) < 0)
+        return false;
+    const char *line = strchr(str_text(&text), '\n');
+
+    return line && line[1];
+}
+
+/* A file that is not there: a missing controller, or a missing feature of it. */
+static int explain_missing(const struct ctr_cgroup *cg, const struct ctr_cgroup_write *w,
+                           bool partial, struct err *e)
+{
+    unsigned controller = ctr_cgroup_limits_controller(w->file);
+    unsigned have = 0;
+
+    if (partial && controller)
+        return 0;
+    if (read_mask(cg->fd, "cgroup.controllers", &have, e) < 0)
+        return -1;
+    if (controller && !(have & controller))
+        return err_set(
+            e, ERR_HOST,
+            "%s cannot be set: cgroup %s has no %s controller; the host mounts it as version 1, "
+            "or a parent group does not pass it on (see `cwrun doctor`)",
+            w->file, cg->path, ctr_cgroup_limits_name(controller));
+    if (str_eq(w->file, "memory.swap.max"))
+        return host_has_swap()
+                   ? err_set(e, ERR_HOST,
+                             "memory.swap.max cannot be set: the kernel does not account "
+                             "swap; boot with swapaccount=1, or turn swap off")
+                   : 0;
+    return err_set(e, ERR_HOST, "%s cannot be set: this kernel has no such control group file",
+                   w->file);
+}
+
+static int explain_write(struct err *e, int sys, const struct ctr_cgroup *cg,
+                         const struct ctr_cgroup_write *w)
+{
+    if (sys == EINVAL || sys == ERANGE || sys == EDOM)
+        return err_set(e, ERR_USER, "%s of cgroup %s: the kernel refuses \"%.100s\"", w->file,
+                       cg->path, w->value);
+    if (sys == ENODEV && str_starts(w->file, "io."))
+        return err_set(e, ERR_USER, "%s: \"%.100s\" names a disk this host does not have", w->file,
+                       w->value);
+    if (sys == EBUSY && str_eq(w->file, "memory.max"))
+        return err_set(e, ERR_USER, "memory.max: the processes hold more than %s bytes", w->value);
+    return err_sysno(e, sys, "cgroup %s: write \"%.100s\" to %s", cg->path, w->value, w->file);
+}
+
+static int apply(struct ctr_cgroup *cg, const struct ctr_cgroup_limits *l, bool partial,
+                 struct err *e)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        AUTO_CLOSE int fd = openat(cg->fd, l->items[i].file, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd < 0 && errno == ENOENT) {
+            if (explain_missing(cg, &l->items[i], partial, e) < 0)
+                return -1;
+            continue;
+        }
+        if (fd < 0 || write_lines(fd, l->items[i].value) < 0)
+            return explain_write(e, errno, cg, &l->items[i]);
+    }
+    return 0;
+}
+
+int ctr_cgroup_update(struct ctr_cgroup *cg, const struct ctr_resources *r, struct err *e)
+{
+    AUTO(ctr_cgroup_limits) struct ctr_cgroup_limits l = {0};
+
+    if (ctr_cgroup_limits_of(r, &l, e) < 0)
+        return -1;
+    return apply(cg, &l, false, e);
+}
+
+/* --- making ---------------------------------------------------------------------------------------- */
+
+static int remove_children(int dir, unsigned depth, struct err *e);
+
+/* A group of this name that holds nobody is a leftover: it is made anew, so that its counters start at 0. */
+static int replace_leftover(int parent, const char *name, const char *path, struct err *e)
+{
+    AUTO_CLOSE int old = open_dir(parent, name);
+
+    if (old < 0)
+        return err_sys(e, "cgroup %s", path);
+    AUTO(ctr_cgroup) struct ctr_cgroup *cg = ctr_cgroup_from_fd(take_fd(&old), path);
+    bool populated = false;
+
+    if (ctr_cgroup_is_populated(cg, &populated, e) < 0)
+        return -1;
+    if (populated)
+        return err_set(e, ERR_USER, "cgroup %s is in use: it holds processes", path);
+    if (remove_children(cg->fd, 0, e) < 0)
+        return err_wrap(e, "cgroup %s", path);
+    if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        return err_sys(e, "remove the leftover cgroup %s", path);
+    if (mkdirat(parent, name, 0755) < 0)
+        return err_sys(e, "make cgroup %s", path);
+    return 0;
+}
+
+static int make_group(int parent, const char *path, struct ctr_cgroup **ret, struct err *e)
+{
+    const char *name = strrchr(path, '/') + 1;
+
+    if (mkdirat(parent, name, 0755) < 0) {
+        if (errno == EAGAIN)
+            return err_set(e, ERR_LIMIT, "cgroup %s: a parent allows no more groups (cgroup.max.*)",
+                           path);
+        if (errno != EEXIST)
+            return err_sys(e, "make cgroup %s", path);
+        if (replace_leftover(parent, name, path, e) < 0)
+            return -1;
+    }
+    int fd = open_dir(parent, name);
+
+    if (fd < 0) {
+        err_sys(e, "open cgroup %s", path);
+        unlinkat(parent, name, AT_REMOVEDIR);
+        return -1;
+    }
+    *ret = ctr_cgroup_from_fd(fd, path);
+    return 0;
+}
+
+int ctr_cgroup_create(const char *path, const struct ctr_resources *r, bool partial,
+                      struct ctr_cgroup **ret, struct err *e)
+{
+    AUTO(ctr_cgroup_limits) struct ctr_cgroup_limits l = {0};
+    AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
+    AUTO_CLOSE int root = -1;
+    AUTO_CLOSE int parent = -1;
+
+    BUG_ON(path[0] != '/' || !path[1]);
+    if (ctr_cgroup_limits_of(r, &l, e) < 0 || (root = open_root(NULL, e)) < 0)
+        return -1;
+    /* Figures and the cause of death need memory, cpu and pids even where no limit is set. */
+    parent = open_parent(root, path, partial ? 0 : l.controllers, CTR_CG_WANTED, e);
+    if (parent < 0 || make_group(parent, path, &cg, e) < 0)
+        return -1;
+    if (apply(cg, &l, partial, e) < 0) {
+        unlinkat(parent, strrchr(path, '/') + 1, AT_REMOVEDIR);
+        return -1;
+    }
+    *ret = take_ptr(&cg);
+    return 0;
+}
+
+int ctr_cgroup_add_pid(struct ctr_cgroup *cg, int pid, struct err *e)
+{
+    char text[16];
+
+    snprintf(text, sizeof(text), "%d", pid);
+    if (fd_write_file_at(cg->fd, "cgroup.procs", text, e) == 0)
+        return 0;
+    if (e->sys == EBUSY)
+        return err_set(e, ERR_HOST,
+                       "cgroup %s has sub-groups with controllers, so it takes no process",
+                       cg->path);
+    return err_wrap(e, "cgroup %s", cg->path);
+}
+
+/* --- events ------------------------------------------------------------------------------------------ */
+
+/* "populated 1\nfrozen 0\n" -> value of key; a group that is gone has neither. */
+static int read_event(int fd, const char *key, bool *ret, const char *path, struct err *e)
+{
+    char text[256];
+    ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+    if (n < 0 && errno == ENODEV) {
+        *ret = false;
+        return 0;
+    }
+    if (n < 0)
+        return err_sys(e, "cgroup %s: read cgroup.events", path);
+    text[n] = '\0';
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (str_starts(line, key) && line[strlen(key)] == ' ') {
+            *ret = line[strlen(key) + 1] == '1';
+            return 0;
+        }
+    }
+    return err_set(e, ERR_HOST, "cgroup %s: cgroup.events has no \"%s\"", path, key);
+}
+
+static int open_events(struct ctr_cgroup *cg, struct err *e)
+{
+    int fd = openat(cg->fd, "cgroup.events", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? err_sys(e, "cgroup %s: cgroup.events", cg->path) : fd;
+}
+
+/* The kernel raises POLLPRI on cgroup.events after each change since the last read. 1 when `key` became `want`, 0 at
+ * the deadline. */
+static int await_event(struct ctr_cgroup *cg, const char *key, bool want, uint64_t deadline,
+                       struct err *e)
+{
+    AUTO_CLOSE int fd = open_events(cg, e);
+    bool now = !want;
+
+    if (fd < 0)
+        return e->kind == ERR_ABSENT && !want ? 1 : -1;
+    for (;;) {
+        if (read_event(fd, key, &now, cg->path, e) < 0)
+            return -1;
+        if (now == want)
+            return 1;
+        if (clock_passed(deadline))
+            return 0;
+        if (fd_wait(fd, POLLPRI, deadline) < 0)
+            return err_sys(e, "cgroup %s: wait for cgroup.events", cg->path);
+    }
+}
+
+int ctr_cgroup_is_populated(struct ctr_cgroup *cg, bool *ret, struct err *e)
+{
+    AUTO_CLOSE int fd = open_events(cg, e);
+
+    if (fd < 0 && (e->kind == ERR_ABSENT || e->sys == ENODEV)) {
+        *ret = false;
+        return 0;
+    }
+    return fd < 0 ? -1 : read_event(fd, "populated", ret, cg->path, e);
+}
+
+int ctr_cgroup_is_frozen(struct ctr_cgroup *cg, bool *ret, struct err *e)
+{
+    AUTO_CLOSE int fd = open_events(cg, e);
+
+    return fd < 0 ? -1 : read_event(fd, "frozen", ret, cg->path, e);
+}
+
+int ctr_cgroup_freeze(struct ctr_cgroup *cg, bool frozen, uint64_t timeout_ns, struct err *e)
+{
+    if (fd_write_file_at(cg->fd, "cgroup.freeze", frozen ? "1" : "0", e) < 0)
+        return err_wrap(e, "cgroup %s", cg->path);
+    int rc = await_event(cg, "frozen", frozen, clock_in_ns(timeout_ns), e);
+
+    if (rc == 0)
+        return err_set(e, ERR_LIMIT, "cgroup %s: not all processes could be %s in time", cg->path,
+                       frozen ? "frozen" : "thawed");
+    return rc < 0 ? -1 : 0;
+}
+
+int ctr_cgroup_kill(struct ctr_cgroup *cg, struct err *e)
+{
+    if (fd_write_file_at(cg->fd, "cgroup.kill", "1", e) == 0)
+        return 0;
+    /* Gone already: nobody is left to kill. */
+    if (e->sys == ENODEV || (e->sys == ENOENT && faccessat(cg->fd, "cgroup.procs", F_OK, 0) < 0))
+        return 0;
+    if (e->sys == ENOENT)
+        return err_set(e, ERR_HOST, "cgroup.kill is missing; Linux 5.14 or newer is needed");
+    return err_wrap(e, "cgroup %s", cg->path);
+}
+
+/* --- processes ----------------------------------------------------------------------------------------- */
+
+struct pid_list {
+    int *items;
+    size_t n, cap;
+};
+
+static int read_pids(int dir, struct pid_list *l, struct err *e)
+{
+    AUTO(str) struct str text = STR_INIT(PIDS_MAX * 8ULL);
+
+    if (fd_read_file_at(dir, "cgroup.procs", &text, e) < 0) {
+        /* a threaded sub-group has no processes of its own; a removed one has none at all */
+        return e->sys == EOPNOTSUPP || e->sys == ENODEV || e->sys == ENOENT ? 0 : -1;
+    }
+    for (char *p = text.buf; p && *p; p = strchr(p, '\n') + 1) {
+        if (l->n == l->cap) {
+            l->cap = l->cap ? l->cap * 2 : 32;
+            l->items = mem_realloc(l->items, l->cap, sizeof(int));
+        }
+        l->items[l->n++] = (int)strtol(p, NULL, 10);
+        if (!strchr(p, '\n'))
+            break;
+    }
+    return 0;
+}
+
+typedef int group_fn(int dir, int parent, const char *name, unsigned depth, void *arg,
+                     struct err *e);
+
+/* Call fn for each direct sub-group. */
+static int each_child(int dir, unsigned depth, group_fn *fn, void *arg, struct err *e)
+{
+    int copy = open_dir(dir, ".");
+    DIR *d = copy < 0 ? NULL : fdopendir(copy);
+    int rc = 0;
+
+    if (depth > GROUP_DEPTH_MAX) {
+        rc = err_set(e, ERR_LIMIT, "groups are nested deeper than %d", GROUP_DEPTH_MAX);
+    } else if (!d) {
+        rc = errno == ENOENT || errno == ENODEV ? 0 : err_sys(e, "list sub-groups");
+    }
+    while (rc == 0 && d) {
+        struct dirent *ent = readdir(d);
+
+        if (!ent)
+            break;
+        if (ent->d_type != DT_DIR || ent->d_name[0] == '.')
+            continue;
+        AUTO_CLOSE int child = open_dir(dir, ent->d_name);
+
+        if (child >= 0)
+            rc = fn(child, dir, ent->d_name, depth, arg, e);
+        else if (errno != ENOENT)
+            rc = err_sys(e, "open sub-group %s", ent->d_name);
+    }
+    if (d)
+        closedir(d);
+    else if (copy >= 0)
+        close(copy);
+    return rc;
+}
+
+static int pids_below(int dir, int parent UNUSED, const char *name UNUSED, unsigned depth,
+                      void *arg, struct err *e)
+{
+    if (read_pids(dir, arg, e) < 0)
+        return -1;
+    return each_child(dir, depth + 1, pids_below, arg, e);
+}
+
+int ctr_cgroup_pids(struct ctr_cgroup *cg, int **ret, size_t *ret_n, struct err *e)
+{
+    struct pid_list l = {0};
+
+    if (pids_below(cg->fd, -1, NULL, 0, &l, e) < 0) {
+        free(l.items);
+        return err_wrap(e, "cgroup %s", cg->path);
+    }
+    *ret = l.items ? l.items : mem_zalloc(sizeof(int));
+    *ret_n = l.n;
+    return 0;
+}
+
+/* "process 4711 (nfsd, state D)" of somebody who does not die. */
+static void describe_process(int pid, char *buf, size_t size)
+{
+    AUTO_FREE char *path = mem_printf("/proc/%d/stat", pid);
+    AUTO(str) struct str text = STR_INIT(4096);
+    struct err ignored = ERR_INIT;
+
+    snprintf(buf, size, "process %d", pid);
+    if (fd_read_file_at(AT_FDCWD, path, &text, &ignored) < 0)
+        return;
+    const char *open = strchr(str_text(&text), '('), *close = strrchr(str_text(&text), ')');
+    char name[64];
+
+    if (open && close > open && close[1] == ' ')
+        snprintf(buf, size, "process %d (%s, state %c)", pid,
+                 str_escape(name, sizeof(name), open + 1, (size_t)(close - open - 1)), close[2]);
+}
+
+int ctr_cgroup_wait_empty(struct ctr_cgroup *cg, uint64_t timeout_ns, struct err *e)
+{
+    int rc = await_event(cg, "populated", false, clock_in_ns(timeout_ns), e);
+    AUTO_FREE int *pids = NULL;
+    size_t n = 0;
+    char who[128] = "a process";
+
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    if (ctr_cgroup_pids(cg, &pids, &n, e) == 0 && n)
+        describe_process(pids[0], who, sizeof(who));
+    return err_set(e, ERR_LIMIT,
+                   "cgroup %s still holds %zu processes that cannot be ended, among them %s",
+                   cg->path, n, who);
+}
+
+/* --- removing -------------------------------------------------------------------------------------------- */
+
+static int remove_child(int dir, int parent, const char *name, unsigned depth, void *arg UNUSED,
+                        struct err *e)
+{
+    if (remove_children(dir, depth + 1, e) < 0)
+        return -1;
+    if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        return err_sys(e, "remove sub-group %s", name);
+    return 0;
+}
+
+static int remove_children(int dir, unsigned depth, struct err *e)
+{
+    return each_child(dir, depth, remove_child, NULL, e);
+}
+
+int ctr_cgroup_remove(struct ctr_cgroup *cg, struct err *e)
+{
+    AUTO_CLOSE int root = open_root(NULL, e);
+
+    if (root < 0)
+        return -1;
+    if (remove_children(cg->fd, 0, e) < 0)
+        return err_wrap(e, "cgroup %s", cg->path);
+    if (unlinkat(root, cg->path + 1, AT_REMOVEDIR) == 0 || errno == ENOENT)
+        return 0;
+    if (errno == EBUSY)
+        return err_set(e, ERR_HOST, "cgroup %s still holds processes or sub-groups", cg->path);
+    return err_sys(e, "remove cgroup %s", cg->path);
+}

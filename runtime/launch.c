@@ -1,0 +1,342 @@
+#include "runtime/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <linux/sched.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "runtime/child.h"
+#include "runtime/idmap.h"
+#include "runtime/names.h"
+#include "runtime/plan.h"
+#include "runtime/spec.h"
+
+/* --- namespaces by path ------------------------------------------------------------------------- */
+
+/* Entered by the parent for the moment of clone3: a child in a new user namespace could not join them any more. */
+struct joined {
+    int back[8]; /* our own namespaces, to return to */
+    uint64_t flags[8];
+    size_t n;
+};
+
+static void leave(struct joined *j)
+{
+    while (j->n > 0) {
+        j->n--;
+        BUG_ON(setns(j->back[j->n], (int)j->flags[j->n]) < 0);
+        close(j->back[j->n]);
+    }
+}
+DEFINE_AUTO_VALUE(joined, leave)
+
+static const char *own_ns_path(uint64_t flag)
+{
+    switch (flag) {
+    case CLONE_NEWPID: return "/proc/self/ns/pid";
+    case CLONE_NEWNET: return "/proc/self/ns/net";
+    case CLONE_NEWIPC: return "/proc/self/ns/ipc";
+    case CLONE_NEWUTS: return "/proc/self/ns/uts";
+    case CLONE_NEWCGROUP: return "/proc/self/ns/cgroup";
+    default: return NULL;
+    }
+}
+
+static int join_one(struct joined *j, const struct ctr_namespace *ns, struct err *e)
+{
+    uint64_t flag = 0;
+    const char *own;
+    char shown[STR_SHOW_MAX];
+
+    if (name_lookup(ctr_names_namespaces, ns->type, &flag) < 0 || !(own = own_ns_path(flag)))
+        return err_set(e, ERR_USER, "linux.namespaces: a %s namespace cannot be joined by path",
+                       ns->type);
+    AUTO_CLOSE int fd = open(ns->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    AUTO_CLOSE int back = open(own, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || back < 0)
+        return err_sys(e, "linux.namespaces: %s namespace %s", ns->type, str_show(shown, ns->path));
+    if (setns(fd, (int)flag) < 0)
+        return err_sys(e, "linux.namespaces: join %s namespace %s", ns->type,
+                       str_show(shown, ns->path));
+    j->flags[j->n] = flag;
+    j->back[j->n++] = take_fd(&back);
+    return 0;
+}
+
+static int join_all(struct joined *j, const struct ctr_spec *s, struct err *e)
+{
+    for (size_t i = 0; i < s->n_namespaces; i++)
+        if (s->namespaces[i].path && join_one(j, &s->namespaces[i], e) < 0)
+            return -1;
+    return 0;
+}
+
+/* --- a time namespace: its offsets are fixed when the first process enters -------------------------- */
+
+static int write_offset(int fd, const char *clock, const struct ctr_time_offset *o, struct err *e)
+{
+    char line[96];
+    int n = snprintf(line, sizeof(line), "%s %lld %u\n", clock, (long long)o->secs, o->nanosecs);
+
+    if (o->set && write(fd, line, (size_t)n) < 0)
+        return err_sys(e, "linux.timeOffsets.%s", clock);
+    return 0;
+}
+
+/* For children only; *ret_back undoes it. */
+static int prepare_time(const struct ctr_spec *s, int *ret_back, struct err *e)
+{
+    AUTO_CLOSE int back = open("/proc/self/ns/time", O_RDONLY | O_CLOEXEC);
+
+    if (back < 0 || unshare(CLONE_NEWTIME) < 0)
+        return err_sys(e, "make a time namespace");
+    *ret_back = take_fd(&back);
+    AUTO_CLOSE int fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_sys(e, "open timens_offsets");
+    return write_offset(fd, "monotonic", &s->time_monotonic, e) < 0
+               ? -1
+               : write_offset(fd, "boottime", &s->time_boottime, e);
+}
+
+/* --- clone3 ------------------------------------------------------------------------------------------ */
+
+void launch_set_stdio(const int stdio[3])
+{
+    for (int i = 0; i < 3; i++) {
+        int fd = stdio[i];
+
+        if (fd < 0)
+            fd = (int)syscall(SYS_open, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+        /* dup3 of a number onto itself is an error, and leaves close-on-exec as it is. */
+        if (fd == i)
+            syscall(SYS_fcntl, fd, F_SETFD, 0);
+        else
+            syscall(SYS_dup3, fd, i, 0);
+    }
+}
+
+static pid_t clone_child(struct launch_plan *p, const struct launch_opts *o, int *ret_pidfd)
+{
+    struct clone_args args = {
+        .flags = (p->new_namespaces & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) | CLONE_PIDFD |
+                 (o->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
+        .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
+        .exit_signal = SIGCHLD,
+        .cgroup = o->cgroup_fd >= 0 ? (uint64_t)o->cgroup_fd : 0,
+    };
+    long pid = syscall(SYS_clone3, &args, sizeof(args));
+
+    if (pid == 0) {
+        launch_set_stdio(o->stdio);
+        child_run(p);
+    }
+    return (pid_t)pid;
+}
+
+int launch_raise_limits(const struct ctr_process *p, pid_t pid, struct err *e)
+{
+    for (size_t i = 0; i < p->n_rlimits; i++) {
+        const struct ctr_rlimit *r = &p->rlimits[i];
+        struct rlimit now;
+        uint64_t resource = 0;
+
+        if (name_lookup(ctr_names_rlimits, r->type, &resource) < 0 ||
+            prlimit(pid, (int)resource, NULL, &now) < 0)
+            return err_sys(e, "process.rlimits: %s", r->type);
+        if (r->hard <= now.rlim_max)
+            continue; /* lowered by the child itself, when it needs no more */
+        now.rlim_max = r->hard;
+        if (prlimit(pid, (int)resource, &now, NULL) < 0)
+            return err_sys(e, "process.rlimits: raise %s", r->type);
+    }
+    if (!p->has_oom_score_adj)
+        return 0;
+    char path[64], text[16];
+    int n = snprintf(text, sizeof(text), "%d", p->oom_score_adj);
+
+    snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    return fd < 0 || write(fd, text, (size_t)n) < 0 ? err_sys(e, "process.oomScoreAdj") : 0;
+}
+
+static int clone_into(const struct ctr_spec *s, struct launch_plan *p, const struct launch_opts *o,
+                      struct launch *l, struct err *e)
+{
+    AUTO(joined) struct joined j = {.n = 0};
+    AUTO_CLOSE int time_back = -1;
+
+    if (join_all(&j, s, e) < 0)
+        return -1;
+    int r = p->new_namespaces & CLONE_NEWTIME ? prepare_time(s, &time_back, e) : 0;
+
+    if (r == 0) {
+        l->pid = clone_child(p, o, &l->pidfd);
+        if (l->pid < 0 && o->partial_cgroup && o->cgroup_fd >= 0) {
+            struct launch_opts without = *o;
+
+            without.cgroup_fd = -1;
+            l->pid = clone_child(p, &without, &l->pidfd);
+        }
+        if (l->pid < 0)
+            r = err_sys(e, "start a process in new namespaces");
+    }
+    if (time_back >= 0)
+        BUG_ON(setns(time_back, CLONE_NEWTIME) < 0);
+    return r;
+}
+
+int launch_start(const struct ctr_spec *s, struct launch_plan *p, const struct launch_opts *o,
+                 struct launch *ret, struct err *e)
+{
+    int pair[2];
+
+    *ret = (struct launch){.pid = -1, .pidfd = -1, .channel = -1};
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(e, "make a socket pair");
+    ret->channel = pair[0];
+    p->report_fd = pair[1];
+    p->start_fd = o->start_fd;
+    p->console_fd = o->console_fd;
+    int r = clone_into(s, p, o, ret, e);
+
+    close(pair[1]);
+    p->report_fd = -1;
+    if (r == 0 && o->user_namespace && p->new_namespaces & CLONE_NEWUSER)
+        if (idmap_write(ret->pid, &s->uid_maps, &s->gid_maps, e) < 0 ||
+            launch_raise_limits(&s->process, ret->pid, e) < 0 || launch_go(ret, e) < 0)
+            r = -1;
+    if (r < 0)
+        launch_abort(ret);
+    return r;
+}
+
+/* --- messages ------------------------------------------------------------------------------------------ */
+
+/* Where the errno alone would mislead. */
+static const char *advice(const struct launch_msg *m)
+{
+    if (m->op == OP_FIND || m->op == OP_EXEC)
+        return m->sys == ENOENT   ? ": executable file not found in $PATH"
+               : m->sys == EACCES ? ": not executable"
+               : m->sys == ENOEXEC
+                   ? ": neither a program for this machine nor a script that begins with #!"
+                   : NULL;
+    if (m->sys == ELOOP && m->op == OP_ATTACH)
+        return ": it is a symbolic link in the image, which is not followed";
+    if (m->sys == ESTALE && m->op == OP_MASK)
+        return ": something else is there now";
+    if (m->sys == EPERM && m->op == OP_NEW_FS)
+        return ": not allowed in this user namespace (is /proc or /sys partly covered on this host?)";
+    if (m->sys == ENOTDIR && m->op == OP_ATTACH)
+        return ": the source is a directory, the place in the image is a file";
+    if (m->sys == EISDIR && m->op == OP_ATTACH)
+        return ": the source is a file, the place in the image is a directory";
+    return NULL;
+}
+
+static int failed(const struct launch_msg *m, struct err *e)
+{
+    char text[LAUNCH_TEXT + 1], shown[STR_SHOW_MAX];
+    const char *more = advice(m);
+    bool program = m->op == OP_FIND || m->op == OP_EXEC;
+
+    memcpy(text, m->text, LAUNCH_TEXT);
+    text[LAUNCH_TEXT] = '\0';
+    str_show(shown, text);
+    if (more) {
+        err_set(e,
+                program || m->sys == ELOOP || m->sys == ENOTDIR || m->sys == EISDIR ? ERR_USER
+                                                                                    : ERR_HOST,
+                "%s%s%s%s", program ? "exec" : plan_op_name(m->op), *shown ? " " : "", shown, more);
+        e->sys = m->sys;
+        return -1;
+    }
+    return err_sysno(e, m->sys, "%s%s%s", program ? "exec" : plan_op_name(m->op), *shown ? " " : "",
+                     shown);
+}
+
+static ssize_t receive(int fd, struct launch_msg *m)
+{
+    ssize_t n;
+
+    do
+        n = recv(fd, m, sizeof(*m), 0);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+int launch_expect(struct launch *l, enum launch_msg_kind kind, struct err *e)
+{
+    struct launch_msg m = {0};
+    ssize_t n = receive(l->channel, &m);
+
+    if (n < 0)
+        return err_sys(e, "wait for the container");
+    if (n == 0)
+        return err_set(
+            e, ERR_HOST,
+            "the container's first process died while it was set up (out of memory, or killed)");
+    if (n != sizeof(m))
+        return err_set(e, ERR_BUG, "a message of %zd bytes from the container", n);
+    if (m.kind == LAUNCH_FAILED)
+        return failed(&m, e);
+    return m.kind == kind
+               ? 0
+               : err_set(e, ERR_BUG, "message %u from the container, not %d", m.kind, kind);
+}
+
+static int send_go(int fd, struct err *e)
+{
+    struct launch_msg m = {.kind = LAUNCH_GO};
+
+    return send(fd, &m, sizeof(m), MSG_NOSIGNAL) < 0 ? err_sys(e, "tell the container to go on")
+                                                     : 0;
+}
+
+int launch_go(struct launch *l, struct err *e)
+{
+    return send_go(l->channel, e);
+}
+
+int launch_await_exec(int fd, struct err *e)
+{
+    struct launch_msg m = {0};
+
+    if (send_go(fd, e) < 0)
+        return -1;
+    ssize_t n = receive(fd, &m);
+
+    if (n == 0 || (n < 0 && errno == ECONNRESET))
+        return 0;
+    if (n < 0)
+        return err_sys(e, "wait for the container's program");
+    return m.kind == LAUNCH_FAILED
+               ? failed(&m, e)
+               : err_set(e, ERR_BUG, "message %u instead of the program's start", m.kind);
+}
+
+void launch_abort(struct launch *l)
+{
+    if (l->pidfd >= 0) {
+        syscall(SYS_pidfd_send_signal, l->pidfd, SIGKILL, NULL, 0);
+        while (waitid(P_PIDFD, (id_t)l->pidfd, &(siginfo_t){0}, WEXITED) < 0 && errno == EINTR)
+            ;
+    }
+    close_fd(&l->pidfd);
+    close_fd(&l->channel);
+    l->pid = -1;
+}
