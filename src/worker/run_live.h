@@ -1,0 +1,92 @@
+#pragma once
+/*
+ * run_live.h - a run as the manager holds it: what is saved, and what lives only in memory.
+ *
+ * Internal to run_manager.c (list, actions, reports), run_inputs.c (dependencies, image, placement), run_jobs.c
+ * (container, upload, directory) and run_watch.c (the living container). Every job and callback in flight holds a
+ * reference, so a run that was dropped meanwhile is still there to be asked for its stage.
+ * Threads: main only.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/run.h"
+#include "worker/run_manager.h"
+#include "worker/run_stage.h"
+#include "worker/usage.h"
+
+struct ctr_shim;
+struct image;
+struct loop_watch;
+struct upload;
+
+struct live {
+    struct run_manager *m;
+    struct run *run;
+    struct live *next;
+    unsigned refs;
+    bool dropped;             /* not in the list any more */
+    bool silent;              /* not to be reported: given to another worker */
+    bool asking, wants_place; /* PREPARING: inputs asked for; CPUs short */
+    bool creating, removing, measuring, in_start;
+    bool remove_wanted; /* as soon as `creating` is over */
+    struct cpu_set held;
+    struct image *image;
+    char *digest; /* of the image, for reports once it runs */
+    struct cancel *create_cancel;
+    struct ctr_shim *shim;
+    struct loop_watch *shim_watch, *time_timer, *disk_timer;
+    struct usage_meter meter;
+    struct upload *upload;
+};
+
+struct run_manager {
+    struct run_manager_opts o;
+    struct live *first, **last;
+    size_t n, busy;
+    struct cpu_set quarantined; /* held by containers that do not die */
+    struct str_list quarantined_gpus;
+    bool stopped;
+    unsigned asking; /* questions after an outage in flight */
+    struct loop_watch
+        *gone_timer; /* every few minutes: does the service still know our runs? (D18) */
+};
+
+/* run_manager.c */
+struct live *live_add(struct run_manager *m, struct run *r);
+struct live *live_ref(struct live *l);
+void live_unref(struct live *l);
+/* One job or callback in flight more or less; the run stays in memory meanwhile. */
+void live_begin(struct live *l);
+void live_finish(struct live *l);
+/* Step the machine and do what it wants. The run may be dropped by it: hold a reference. */
+void live_feed(struct live *l, const struct run_event *ev);
+void live_feed_text(struct live *l, enum run_event_kind kind, const char *text);
+void live_feed_number(struct live *l, enum run_event_kind kind, int64_t number);
+void live_save(struct live *l);
+/* Out of the list; the manager's reference goes. */
+void live_drop(struct live *l);
+/* Call fn for every run; runs may come and go meanwhile. */
+void manager_each(struct run_manager *m, void (*fn)(struct live *l, const void *arg),
+                  const void *arg);
+
+/* run_inputs.c */
+void live_ask_inputs(struct live *l);
+void live_place(struct live *l);
+void live_release_inputs(struct live *l);
+void manager_place_waiting(struct run_manager *m);
+/* What the run holds is not given to anybody until the worker starts anew. */
+void manager_quarantine(struct live *l);
+
+/* run_jobs.c */
+void live_create(struct live *l);
+void live_remove(struct live *l);
+void live_upload(struct live *l);
+void live_remove_dir(struct live *l); /* then forgets */
+
+/* run_watch.c */
+void live_start(struct live *l);
+void live_watch(struct live *l);
+void live_unwatch(struct live *l); /* watches and timers only; the container lives on */
+void live_refresh(struct live *l); /* figures for a report */

@@ -1,0 +1,514 @@
+#include "worker/run_manager.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/jobs.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/mem.h"
+#include "netns/network.h"
+#include "oci/image.h"
+#include "runtime/shim.h"
+#include "worker/container.h"
+#include "worker/reply.h"
+#include "worker/run_live.h"
+#include "worker/run_store.h"
+#include "worker/service.h"
+#include "worker/upload.h"
+
+#define GONE_CHECK_NS (300 * NS_PER_S)
+
+/* ---- the list ---- */
+
+struct live *live_ref(struct live *l)
+{
+    BUG_ON(!l->refs);
+    l->refs++;
+    return l;
+}
+
+void live_unref(struct live *l)
+{
+    if (--l->refs)
+        return;
+    live_unwatch(l);
+    ctr_shim_free(l->shim);
+    image_unref(l->image);
+    free(l->digest);
+    run_free(l->run);
+    /* Counted: the analyser cannot follow who holds what, and takes a last but one for a last. */
+#ifndef __clang_analyzer__
+    free(l);
+#endif
+}
+
+void live_begin(struct live *l)
+{
+    l->m->busy++;
+    live_ref(l);
+}
+
+void live_finish(struct live *l)
+{
+    l->m->busy--;
+    live_unref(l);
+}
+
+struct live *live_add(struct run_manager *m, struct run *r)
+{
+    struct live *l = mem_new(struct live);
+
+    l->m = m;
+    l->run = r;
+    l->refs = 1;
+    l->meter = USAGE_METER_INIT;
+    *m->last = l;
+    m->last = &l->next;
+    m->n++;
+    return l;
+}
+
+void live_drop(struct live *l)
+{
+    struct run_manager *m = l->m;
+    struct live **at = &m->first;
+
+    if (l->dropped)
+        return;
+    while (*at != l)
+        at = &(*at)->next;
+    *at = l->next;
+    if (!l->next)
+        m->last = at;
+    l->next = NULL;
+    l->dropped = true;
+    m->n--;
+    live_release_inputs(l);
+    live_unref(l);
+    m->o.changed(m->o.changed_arg);
+}
+
+void manager_each(struct run_manager *m, void (*fn)(struct live *l, const void *arg),
+                  const void *arg)
+{
+    size_t n = 0, room = m->n;
+    AUTO_FREE struct live **all = mem_array(room + 1, sizeof(struct live *));
+
+    for (struct live *l = m->first; l; l = l->next)
+        all[n++] = live_ref(l);
+    for (size_t i = 0; i < n; i++) {
+        if (!all[i]->dropped)
+            fn(all[i], arg);
+        live_unref(all[i]);
+    }
+}
+
+static struct live *find(const struct run_manager *m, const char *uuid)
+{
+    for (struct live *l = m->first; l; l = l->next)
+        if (str_eq(l->run->bundle.uuid, uuid))
+            return l;
+    return NULL;
+}
+
+bool run_manager_has(const struct run_manager *m, const char *uuid)
+{
+    return find(m, uuid) != NULL;
+}
+
+size_t run_manager_count(const struct run_manager *m)
+{
+    return m->n;
+}
+
+/* ---- the machine ---- */
+
+static void save_failed(void *arg, const struct err *error)
+{
+    (void)arg;
+    /* The next change saves again; meanwhile a crash would find the older state, and every stage can be re-entered. */
+    if (error)
+        log_err("save a run: %s", error->msg);
+}
+
+void live_save(struct live *l)
+{
+    run_store_save(l->m->o.store, l->run, save_failed, NULL);
+}
+
+static void stop_upload(struct live *l)
+{
+    if (l->upload)
+        upload_cancel(l->upload);
+    else
+        live_feed_text(l, EV_UPLOAD_STOPPED, NULL);
+}
+
+static void carry_out(struct live *l, unsigned wants)
+{
+    static const struct {
+        unsigned want;
+        void (*fn)(struct live *l);
+    } table[] = {
+        {WANT_INPUTS, live_ask_inputs}, {WANT_PLACE, live_place},        {WANT_CREATE, live_create},
+        {WANT_START, live_start},       {WANT_WATCH, live_watch},        {WANT_CLEAN, live_remove},
+        {WANT_UPLOAD, live_upload},     {WANT_STOP_UPLOAD, stop_upload},
+    };
+
+    /* A start saves by itself: it has to wait for the disk. */
+    if ((wants & WANT_SAVE) && !(wants & WANT_START))
+        live_save(l);
+    if (wants & WANT_FORGET) {
+        if (wants & WANT_REMOVE_DIR) {
+            live_remove_dir(l);
+        } else {
+            run_store_forget(l->m->o.store, l->run->bundle.uuid);
+            live_drop(l);
+        }
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        if (wants & table[i].want)
+            table[i].fn(l);
+    if (wants & WANT_TELL)
+        l->m->o.changed(l->m->o.changed_arg);
+}
+
+void live_feed(struct live *l, const struct run_event *ev)
+{
+    enum run_stage before = l->run->stage;
+
+    if (l->dropped)
+        return;
+    live_ref(l);
+    unsigned wants = run_stage_step(l->run, ev, l->m->o.env->shared_fs);
+    if (l->run->stage != before)
+        log_info("run=%s stage=%s from=%s", l->run->bundle.uuid, run_stage_name(l->run->stage),
+                 run_stage_name(before));
+    /* What leaves PREPARING has no more use for answers. */
+    if (l->run->stage != RUN_PREPARING)
+        l->asking = l->wants_place = false;
+    carry_out(l, wants);
+    live_unref(l);
+}
+
+void live_feed_text(struct live *l, enum run_event_kind kind, const char *text)
+{
+    const struct run_event ev = {.kind = kind, .now = clock_epoch(), .text = text};
+
+    live_feed(l, &ev);
+}
+
+void live_feed_number(struct live *l, enum run_event_kind kind, int64_t number)
+{
+    const struct run_event ev = {.kind = kind, .now = clock_epoch(), .number = number};
+
+    live_feed(l, &ev);
+}
+
+/* ---- runs and actions ---- */
+
+void run_manager_add(struct run_manager *m, struct bundle *b)
+{
+    AUTO_FREE char *dir = m->o.env->shared_fs && b->location
+                              ? mem_strdup(b->location)
+                              : mem_printf("%s/%s", m->o.runs_dir, b->uuid);
+
+    if (m->stopped || find(m, b->uuid)) {
+        log_info("run=%s is held already: it goes on", b->uuid);
+        bundle_free(b);
+        return;
+    }
+    struct live *l = live_add(m, run_new(b, dir, clock_epoch()));
+    log_info("run=%s accepted image=%s", l->run->bundle.uuid, l->run->bundle.image);
+    live_feed_text(l, EV_ENTER, NULL);
+}
+
+static void bundle_of(const struct live *l, int dirfd, struct reply_bundle *ret)
+{
+    struct stat st = {0};
+
+    (void)!fstat(dirfd, &st);
+    *ret = (struct reply_bundle){
+        .uuid = l->run->bundle.uuid,
+        .dirfd = dirfd,
+        .dependencies = &l->run->links,
+        .uid = st.st_uid,
+        .gid = st.st_gid,
+    };
+}
+
+static void read_or_write(struct run_manager *m, struct live *l, const struct action *a)
+{
+    AUTO_CLOSE int dir = open(l->run->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct reply_bundle b;
+
+    if (dir < 0) {
+        if (a->type == ACTION_READ)
+            reply_error(m->o.replies, a->socket_id, 500, "Bundle no longer running");
+        return;
+    }
+    bundle_of(l, dir, &b);
+    if (a->type == ACTION_READ)
+        reply_read(m->o.replies, &b, a->socket_id, a->path, a->read_args);
+    else
+        reply_write(m->o.replies, &b, a->path, a->text);
+}
+
+static void netcat(struct run_manager *m, struct live *l, const struct action *a)
+{
+    AUTO(net_lease) struct net_lease *lease = NULL;
+    struct err e = ERR_INIT;
+    int ns = l->shim ? ctr_shim_netns(l->shim) : -1;
+
+    if (ns < 0 || net_lease_get(m->o.env->net, a->uuid, &lease, &e) < 0) {
+        reply_error(m->o.replies, a->socket_id, 500, "Bundle no longer running");
+        return;
+    }
+    /* Addresses may be kept with their prefix length. */
+    char *slash = strchr(lease->general4, '/');
+    if (slash)
+        *slash = '\0';
+    reply_netcat(m->o.replies, a->uuid, a->socket_id, ns, lease->general4, a->port, a->text);
+}
+
+void run_manager_act(struct run_manager *m, const struct action *a)
+{
+    struct live *l = find(m, a->uuid);
+
+    if (!l || l->silent) {
+        if (a->type == ACTION_READ || a->type == ACTION_NETCAT)
+            reply_error(m->o.replies, a->socket_id, 500, "Bundle no longer running");
+        return;
+    }
+    switch (a->type) {
+    case ACTION_KILL:
+        log_info("run=%s kill", a->uuid);
+        live_feed_text(l, EV_KILL, a->kill_message);
+        break;
+    case ACTION_MARK_FINALIZED: live_feed_text(l, EV_MARK_FINALIZED, NULL); break;
+    case ACTION_READ:
+    case ACTION_WRITE: read_or_write(m, l, a); break;
+    case ACTION_NETCAT: netcat(m, l, a); break;
+    case ACTION_RUN: break;
+    }
+}
+
+/* ---- reports ---- */
+
+static void report_of(struct live *l, struct run_report *ret)
+{
+    const struct run *r = l->run;
+    bool running = r->stage == RUN_RUNNING;
+
+    live_refresh(l);
+    *ret = (struct run_report){
+        .uuid = mem_strdup(r->bundle.uuid),
+        .run_status = mem_strdup(r->status),
+        .docker_image = mem_strdup(r->docker_image),
+        .state = run_stage_state(r->stage),
+        .remote = mem_strdup(l->m->o.remote),
+        .failure_message = run_failure_text(r),
+        .bundle_start_time = r->bundle_start,
+        .container_time_total = r->time_total,
+        .container_time_user = r->time_user,
+        .container_time_system = r->time_system,
+        .has_exitcode = r->has_exitcode,
+        .exitcode = r->exitcode,
+        .cpu_usage = running ? l->meter.cpu : -1,
+        .memory_usage = running ? l->meter.memory : -1,
+        .disk_utilization = r->disk_utilization,
+    };
+    memcpy(ret->times, r->times, sizeof(ret->times));
+}
+
+void run_manager_reports(struct run_manager *m, struct run_report **ret, size_t *ret_n)
+{
+    *ret = mem_array(m->n + 1, sizeof(**ret));
+    *ret_n = 0;
+    for (struct live *l = m->first; l; l = l->next)
+        if (!l->silent && !l->run->finalized && l->run->stage != RUN_FINISHED)
+            report_of(l, &(*ret)[(*ret_n)++]);
+}
+
+void run_reports_free(struct run_report *reports, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char *strings[] = {(char *)reports[i].uuid, (char *)reports[i].run_status,
+                           (char *)reports[i].docker_image, (char *)reports[i].remote,
+                           (char *)reports[i].failure_message};
+        for (size_t k = 0; k < ARRAY_SIZE(strings); k++)
+            free(strings[k]);
+    }
+    free(reports);
+}
+
+static void forget(struct live *l)
+{
+    run_store_forget(l->m->o.store, l->run->bundle.uuid);
+    live_drop(l);
+}
+
+void run_manager_reported(struct run_manager *m, const struct run_report *reports, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct live *l = find(m, reports[i].uuid);
+        if (l && str_eq(reports[i].state, run_stage_state(RUN_RESTAGED)))
+            forget(l);
+    }
+}
+
+static void restage(struct live *l, const void *arg)
+{
+    (void)arg;
+    live_ref(l);
+    live_feed_text(l, EV_RESTAGE, NULL);
+    if (l->silent && l->run->stage == RUN_RESTAGED)
+        forget(l);
+    live_unref(l);
+}
+
+void run_manager_restage(struct run_manager *m)
+{
+    manager_each(m, restage, NULL);
+}
+
+/* ---- does the service still know our runs? ---- */
+
+struct ask_job {
+    struct job job; /* first */
+    struct live *live;
+    struct service *service;
+    char *uuid, *state; /* NULL: not told */
+    bool absent, after_outage;
+};
+
+static void ask(struct job *job)
+{
+    struct ask_job *j = (struct ask_job *)job;
+    struct err e = ERR_INIT;
+
+    if (service_bundle_state(j->service, j->uuid, job->cancel, &j->state, &e) < 0)
+        j->absent = e.kind == ERR_ABSENT;
+}
+
+/* States in which the bundle can still be ours. */
+static bool may_be_ours(const char *state)
+{
+    return str_eq(state, "preparing") || str_eq(state, "running") || str_eq(state, "finalizing") ||
+           str_eq(state, "worker_offline");
+}
+
+static void asked(struct job *job)
+{
+    struct ask_job *j = (struct ask_job *)job;
+    struct live *l = j->live;
+
+    if (job->ran && j->absent) {
+        log_warn("run=%s its bundle does not exist any more", j->uuid);
+        live_feed_text(l, EV_BUNDLE_GONE, NULL);
+    } else if (j->after_outage && j->state && !may_be_ours(j->state) && !l->dropped) {
+        log_warn("run=%s was given away while the service was out of reach: state=%s", j->uuid,
+                 j->state);
+        l->silent = true;
+        restage(l, NULL);
+    }
+    if (j->after_outage)
+        l->m->asking--;
+    free(j->uuid);
+    free(j->state);
+    free(j);
+    live_finish(l);
+}
+
+static void ask_about(struct live *l, const void *arg)
+{
+    const bool *after_outage = arg;
+    struct ask_job *j = mem_new(struct ask_job);
+
+    j->job.run = ask;
+    j->job.done = asked;
+    j->live = l;
+    j->service = l->m->o.service;
+    j->uuid = mem_strdup(l->run->bundle.uuid);
+    j->after_outage = *after_outage;
+    l->m->asking += j->after_outage;
+    live_begin(l);
+    lane_submit(l->m->o.service_lane, &j->job);
+}
+
+void run_manager_ask_after_outage(struct run_manager *m)
+{
+    bool after_outage = true;
+
+    if (!m->asking && !m->stopped)
+        manager_each(m, ask_about, &after_outage);
+}
+
+bool run_manager_is_asking(const struct run_manager *m)
+{
+    return m->asking > 0;
+}
+
+static void on_gone_timer(void *arg)
+{
+    struct run_manager *m = arg;
+    bool after_outage = false;
+
+    if (!m->stopped && m->n)
+        manager_each(m, ask_about, &after_outage);
+    loop_arm(m->gone_timer, GONE_CHECK_NS);
+}
+
+/* ---- life of the manager ---- */
+
+struct run_manager *run_manager_new(const struct run_manager_opts *o)
+{
+    struct run_manager *m = mem_new(struct run_manager);
+
+    m->o = *o;
+    m->last = &m->first;
+    m->gone_timer = loop_add_timer(o->loop, on_gone_timer, m);
+    loop_arm(m->gone_timer, GONE_CHECK_NS);
+    return m;
+}
+
+static void stop_one(struct live *l, const void *arg)
+{
+    (void)arg;
+    live_unwatch(l);
+    if (l->create_cancel)
+        cancel_fire(l->create_cancel);
+    if (l->upload)
+        upload_cancel(l->upload);
+}
+
+void run_manager_stop(struct run_manager *m)
+{
+    m->stopped = true;
+    manager_each(m, stop_one, NULL);
+}
+
+size_t run_manager_busy(const struct run_manager *m)
+{
+    return m->busy;
+}
+
+void run_manager_free(struct run_manager *m)
+{
+    if (!m)
+        return;
+    BUG_ON(m->busy);
+    for (struct live *l = m->first, *next; l; l = next) {
+        next = l->next;
+        live_unref(l);
+    }
+    loop_watch_free(m->gone_timer);
+    str_list_free(&m->quarantined_gpus);
+    free(m);
+}

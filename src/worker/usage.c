@@ -1,0 +1,31 @@
+#include "worker/usage.h"
+
+#include <sys/statvfs.h>
+
+#include "base/clock.h"
+#include "runtime/shim.h"
+
+void usage_meter_add(struct usage_meter *m, uint64_t now_ns, const struct ctr_stats *s,
+                     int64_t memory_limit)
+{
+    if (memory_limit > 0) {
+        m->memory = (double)s->memory_current / (double)memory_limit;
+        m->memory = m->memory > 1 ? 1 : m->memory;
+    }
+    if (m->last_ns && now_ns - m->last_ns < 200 * NS_PER_MS)
+        return;
+    if (m->last_ns && s->cpu_usage_us >= m->last_cpu_us)
+        m->cpu =
+            (double)(s->cpu_usage_us - m->last_cpu_us) * 1000.0 / (double)(now_ns - m->last_ns);
+    m->last_ns = now_ns;
+    m->last_cpu_us = s->cpu_usage_us;
+}
+
+int64_t usage_free_disk(const char *path)
+{
+    struct statvfs v;
+
+    if (statvfs(path, &v) < 0)
+        return 0;
+    return (int64_t)v.f_bavail * (int64_t)v.f_frsize;
+}

@@ -1,0 +1,21 @@
+#pragma once
+/*
+ * usage.h - measured use of a run and of the host (protocol 5.8, 3.1). Threads: any; one owner a meter.
+ */
+#include <stdint.h>
+
+struct ctr_stats;
+
+/* CPU use over the time since the last look; zeroed at first. */
+struct usage_meter {
+    uint64_t last_ns, last_cpu_us;
+    double cpu;    /* multiple of a core; -1 before two looks */
+    double memory; /* fraction of the limit */
+};
+#define USAGE_METER_INIT ((struct usage_meter){.cpu = -1, .memory = -1})
+/* Looks closer than 200 ms to the last only refresh the memory. memory_limit 0: memory stays unknown. */
+void usage_meter_add(struct usage_meter *m, uint64_t now_ns, const struct ctr_stats *s,
+                     int64_t memory_limit);
+
+/* What an unprivileged user could write on that file system; 0 when it cannot be told: always a number (B023). */
+int64_t usage_free_disk(const char *path);

@@ -1,0 +1,446 @@
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/jobs.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/mem.h"
+#include "base/path.h"
+#include "base/tree.h"
+#include "netns/network.h"
+#include "oci/store.h"
+#include "runtime/cgroup.h"
+#include "runtime/doctor.h"
+#include "runtime/gpu.h"
+#include "runtime/shim.h"
+#include "worker/checkin.h"
+#include "worker/deps.h"
+#include "worker/images.h"
+#include "worker/options.h"
+#include "worker/reply.h"
+#include "worker/run_manager.h"
+#include "worker/run_store.h"
+#include "worker/service.h"
+#include "worker/worker_parts.h"
+
+#define LOGIN_ATTEMPTS 5
+#define LANE_STOP_NS   (10 * NS_PER_S)
+#define DAEMON_JSON    "/etc/docker/daemon.json"
+#define CERTS_DIR      "/etc/docker/certs.d"
+
+/* ---- before any thread ---- */
+
+/* A peer that hangs up is an error of that write, not the end of the worker. */
+static void ignore_broken_pipes(void)
+{
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+    sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static int check_host(const struct options *o, struct err *e)
+{
+    if (geteuid() != 0)
+        return err_set(e, ERR_HOST,
+                       "cworkerd makes containers and networks: it must be started as root");
+    if (str_eq(o->cgroup, "partial"))
+        return 0;
+    return ctr_doctor_cgroup(e) < 0
+               ? err_wrap(e, "no limits can be set on this host (--cgroup=partial goes on without)")
+               : 0;
+}
+
+/* --gpuset: ALL, NONE or "", indices and UUIDs (B204). Only those that open are offered. */
+static int choose_gpus(struct worker *w, struct err *e)
+{
+    AUTO(str_list) struct str_list wanted = {0};
+    AUTO_FREE struct ctr_gpu *all = NULL;
+    struct err why = ERR_INIT;
+    const char *set = w->o->gpuset;
+    size_t n = 0;
+
+    if (str_eq(set, "NONE") || str_eq(set, ""))
+        return 0;
+    if (ctr_gpu_list(&all, &n, &why) < 0)
+        log_warn("no GPU support: %s", why.msg);
+    if (!str_eq(set, "ALL"))
+        str_list_split(&wanted, set, ',');
+    w->gpus = mem_array(n + 1, sizeof(*w->gpus));
+    for (size_t i = 0; i < n; i++) {
+        char index[16];
+        snprintf(index, sizeof(index), "%u", all[i].index);
+        if (wanted.n && !str_list_has(&wanted, index) && !str_list_has(&wanted, all[i].uuid))
+            continue;
+        if (!all[i].usable)
+            log_warn("GPU %s is not offered: %s", all[i].uuid, all[i].why_not);
+        if (all[i].usable || wanted.n)
+            w->gpus[w->n_gpus++] = all[i];
+    }
+    return w->n_gpus >= wanted.n ? 0
+                                 : err_set(e, ERR_USER, "GPUSET_STR invalid: GPUs out of range");
+}
+
+static int open_host(struct worker *w, struct err *e)
+{
+    struct options *o = w->o;
+    char host[65] = "";
+    uint64_t memory = topology_memory();
+
+    if (check_host(o, e) < 0 || path_mkdirs(o->work_dir, 0770, e) < 0 ||
+        path_mkdirs(o->runtime_dir, 0700, e) < 0 ||
+        run_store_open(o->work_dir, o->id, &w->store, e) < 0 ||
+        ctr_cgroup_service_open(o->cgroup_parent, str_eq(o->cgroup, "partial"), &w->cgroup_runs,
+                                e) < 0 ||
+        topology_read("/sys", &w->topology, e) < 0 ||
+        topology_cpuset(&w->topology, o->cpuset, &w->cpus, e) < 0 || choose_gpus(w, e) < 0)
+        return -1;
+    gethostname(host, sizeof(host) - 1);
+    w->hostname = mem_strdup(host);
+    w->runs_dir = mem_printf("%s/runs", o->work_dir);
+    w->scratch_dir = mem_printf("%s/%s", o->scratch_dir, run_store_name(w->store));
+    w->owner = mem_printf("%s %s", run_store_id(w->store), o->work_dir);
+    w->memory =
+        o->max_memory > 0 && (uint64_t)o->max_memory < memory ? o->max_memory : (int64_t)memory;
+    return path_mkdirs(w->runs_dir, 0770, e);
+}
+
+/* ---- the service ---- */
+
+static void say_refused(const struct options *o)
+{
+    log_err("Cannot log into the bundle service. Please check your worker credentials.");
+    log_err("Username: \"%s\" , server \"%s\"", o->username, o->server);
+}
+
+/* Wrong credentials end it at once; a server that is only out of reach gets some time (D02). */
+static int login(struct worker *w, struct err *e)
+{
+    struct backoff pause = BACKOFF_INIT(NS_PER_S, 8 * NS_PER_S);
+
+    for (int i = 1; service_login(w->service, NULL, e) < 0; i++) {
+        if (!service_is_transient(e)) {
+            say_refused(w->o);
+            return -1;
+        }
+        log_warn("The bundle service cannot be reached (attempt %d of %d): %s", i, LOGIN_ATTEMPTS,
+                 e->msg);
+        if (i == LOGIN_ATTEMPTS)
+            return err_wrap(e, "the bundle service %s cannot be reached", w->o->server);
+        poll(NULL, 0,
+             (int)(backoff_next(&pause) /
+                   NS_PER_MS)); /* nothing runs yet that could be kept waiting */
+    }
+    return 0;
+}
+
+static int open_service(struct worker *w, struct err *e)
+{
+    const struct http_tls tls = {.ca_file = w->o->ca_file};
+    const struct service_opts o = {
+        .server = w->o->server,
+        .username = w->o->username,
+        .password = w->o->password,
+        .worker_id = run_store_id(w->store),
+        .user_agent = "cworkerd/" CW_VERSION,
+        .tls = w->o->ca_file ? &tls : NULL,
+    };
+
+    return service_new(&o, &w->service, e) < 0 ? -1 : login(w, e);
+}
+
+/* ---- images, network, managers ---- */
+
+static char *default_docker_config(void)
+{
+    const char *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
+
+    return dir ? mem_printf("%s/config.json", dir)
+               : mem_printf("%s/.docker/config.json", home ? home : "/root");
+}
+
+static int open_registries(struct worker *w, struct err *e)
+{
+    struct oci_registries *r = &w->registries;
+    const struct options *o = w->o;
+
+    for (size_t i = 0; i < o->registry_mirrors.n; i++) {
+        const char *m = o->registry_mirrors.items[i], *equals = strchr(m, '='),
+                   *scheme = strstr(m, "://");
+        str_list_take(&r->mirrors, equals && (!scheme || equals < scheme)
+                                       ? mem_strdup(m)
+                                       : mem_printf("docker.io=%s", m));
+    }
+    for (size_t i = 0; i < o->insecure_registries.n; i++)
+        str_list_add(&r->insecure, o->insecure_registries.items[i]);
+    if (!r->certs_dir)
+        r->certs_dir = mem_strdup(CERTS_DIR);
+    r->docker_config = o->docker_config ? mem_strdup(o->docker_config) : default_docker_config();
+    return oci_registries_load(r, DAEMON_JSON, e);
+}
+
+static void open_lanes(struct worker *w)
+{
+    const struct {
+        const char *name;
+        unsigned threads;
+    } lanes[LANE_COUNT] = {
+        [LANE_STATE] = {"state", 1},
+        [LANE_CHECKIN] = {"checkin", 1},
+        [LANE_SERVICE] = {"service", 4},
+        [LANE_LAUNCH] = {"launch", 8},
+        [LANE_DISK] = {"disk", 4},
+        [LANE_UPLOAD] = {"upload", 4},
+        [LANE_REPLY] = {"reply", 16},
+        [LANE_PULL] = {"pull", (unsigned)w->o->pulls},
+        [LANE_DOWNLOAD] = {"download", (unsigned)w->o->downloads},
+    };
+
+    for (size_t i = 0; i < LANE_COUNT; i++)
+        w->lanes[i] = lane_new(w->loop, lanes[i].name, lanes[i].threads);
+    run_store_use_lane(w->store, w->lanes[LANE_STATE]);
+}
+
+static int open_network(struct worker *w, struct err *e)
+{
+    AUTO_FREE char *state = mem_printf("%s/net-%s", w->o->runtime_dir, run_store_name(w->store));
+    const struct net_config c = {
+        .prefix = w->o->network_prefix,
+        .pool4 = w->o->ipv4_pool,
+        .pool6 = w->o->ipv6_pool,
+        .state_dir = state,
+    };
+
+    return net_open(&c, &w->net, e) < 0 ? err_wrap(e, "set up the networks") : 0;
+}
+
+static void fill_env(struct worker *w)
+{
+    w->env = (struct container_env){
+        .runtime_dir = w->o->runtime_dir,
+        .shim_path = w->shim_path,
+        .scratch_dir = w->scratch_dir,
+        .cgroup_runs = w->cgroup_runs,
+        .owner = w->owner,
+        .net = w->net,
+        .shm_bytes = (uint64_t)w->o->shm_gb << 30,
+        .pids_limit = w->o->pids_limit,
+        .shared_fs = w->o->shared_file_system,
+        .has_gpus = w->n_gpus > 0,
+        .partial_cgroup = str_eq(w->o->cgroup, "partial"),
+    };
+}
+
+static void dep_changed(void *arg, const char *uuid, const char *path)
+{
+    struct worker *w = arg;
+
+    if (w->runs)
+        run_manager_dep_changed(w->runs, uuid, path);
+}
+
+static void image_changed(void *arg, const char *image)
+{
+    struct worker *w = arg;
+
+    if (w->runs)
+        run_manager_image_changed(w->runs, image);
+}
+
+static int open_caches(struct worker *w, struct err *e)
+{
+    const struct deps_opts d = {
+        .work_dir = w->o->work_dir,
+        .owner = run_store_id(w->store),
+        .loop = w->loop,
+        .lane = w->lanes[LANE_DOWNLOAD],
+        .disk_lane = w->lanes[LANE_DISK],
+        .service = w->service,
+        .max_bytes = w->o->max_work_dir_size > 0 ? (uint64_t)w->o->max_work_dir_size : 0,
+        .attempts = w->o->max_retries > 0 ? (unsigned)w->o->max_retries : 1,
+        .changed = dep_changed,
+        .changed_arg = w,
+    };
+    const struct images_opts i = {
+        .loop = w->loop,
+        .lane = w->lanes[LANE_PULL],
+        .disk_lane = w->lanes[LANE_DISK],
+        .registries = &w->registries,
+        .http = service_http(w->service),
+        .max_image_size = (uint64_t)w->o->max_image_size,
+        .max_cache_size = (uint64_t)w->o->max_image_cache_size,
+        .changed = image_changed,
+        .changed_arg = w,
+    };
+    struct images_opts opened = i;
+
+    if (oci_store_open(w->o->image_store, &w->images_store, e) < 0 || open_registries(w, e) < 0 ||
+        (!w->o->shared_file_system && deps_open(&d, &w->deps, e) < 0))
+        return -1;
+    opened.store = w->images_store;
+    w->images = images_new(&opened);
+    return 0;
+}
+
+static void open_managers(struct worker *w)
+{
+    const struct replies_opts r = {
+        .loop = w->loop, .lane = w->lanes[LANE_REPLY], .service = w->service};
+
+    w->replies = replies_new(&r);
+    fill_env(w);
+    const struct run_manager_opts o = {
+        .loop = w->loop,
+        .launch_lane = w->lanes[LANE_LAUNCH],
+        .disk_lane = w->lanes[LANE_DISK],
+        .upload_lane = w->lanes[LANE_UPLOAD],
+        .service_lane = w->lanes[LANE_SERVICE],
+        .store = w->store,
+        .service = w->service,
+        .deps = w->deps,
+        .images = w->images,
+        .replies = w->replies,
+        .env = &w->env,
+        .topology = &w->topology,
+        .cpus = w->cpus,
+        .gpus = w->gpus,
+        .n_gpus = w->n_gpus,
+        .runs_dir = w->runs_dir,
+        .remote = run_store_id(w->store),
+        .own_ids = !str_eq(w->o->userns, "none"),
+        .changed = worker_life_changed,
+        .changed_arg = w,
+    };
+    w->runs = run_manager_new(&o);
+}
+
+static int open_all(struct worker *w, struct err *e)
+{
+    if (ctr_shim_find(w->o->shim, &w->shim_path, e) < 0 || open_host(w, e) < 0 ||
+        open_service(w, e) < 0 || loop_new(&w->loop, e) < 0)
+        return -1;
+    open_lanes(w);
+    if (open_network(w, e) < 0 || open_caches(w, e) < 0)
+        return -1;
+    open_managers(w);
+    return 0;
+}
+
+/* ---- the end ---- */
+
+/* What this worker made; what several workers share goes with the last of them (B195, D74). */
+static void delete_work_dir(struct worker *w)
+{
+    static const char *const shared[] = {"dependencies", "dependencies-state", "images",
+                                         "containers"};
+    AUTO_FREE char *state = mem_printf("%s/state", w->o->work_dir);
+    struct err e = ERR_INIT;
+
+    if (run_manager_count(w->runs) > 0) {
+        log_warn("%zu runs still use the work directory: it is kept", run_manager_count(w->runs));
+        return;
+    }
+    run_store_remove(w->store);
+    if (rmdir(state) < 0)
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(shared); i++) {
+        AUTO_FREE char *path = mem_printf("%s/%s", w->o->work_dir, shared[i]);
+        if (tree_remove_at(AT_FDCWD, path, &e) < 0)
+            log_warn("remove %s: %s", path, e.msg);
+    }
+    rmdir(w->runs_dir); /* only when nothing of somebody else's is in it */
+    rmdir(w->o->work_dir);
+}
+
+static void close_network(struct worker *w)
+{
+    struct err e = ERR_INIT;
+
+    if (net_close(w->net, !w->runs || run_manager_count(w->runs) == 0, &e) < 0)
+        log_warn("Cannot clear docker networks: %s", e.msg);
+    if (w->cgroup_runs && (!w->runs || run_manager_count(w->runs) == 0) &&
+        ctr_cgroup_service_close(w->cgroup_runs, &e) < 0)
+        log_debug("cgroup: %s", e.msg);
+}
+
+/* False when some thread would not end: then nothing it may use is freed; the process ends anyway. */
+static bool stop_lanes(struct worker *w)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < LANE_COUNT; i++)
+        if (w->lanes[i] && !lane_stop(w->lanes[i], LANE_STOP_NS)) {
+            log_warn("a thread of another lane than main does not end: lane=%zu", i);
+            all = false;
+        }
+    if (w->loop)
+        loop_drain(w->loop);
+    return all;
+}
+
+static void free_all(struct worker *w)
+{
+    worker_local_end(w);
+    worker_life_end(w);
+    checkin_free(w->checkin);
+    run_manager_free(w->runs);
+    replies_free(w->replies);
+    images_free(w->images);
+    deps_free(w->deps);
+    oci_store_close(w->images_store);
+    oci_registries_free(&w->registries);
+    for (size_t i = 0; i < LANE_COUNT; i++)
+        lane_free(w->lanes[i]);
+    loop_free(w->loop);
+    service_free(w->service);
+    run_store_close(w->store);
+    topology_free(&w->topology);
+    char *strings[] = {w->hostname, w->shim_path,   w->scratch_dir,
+                       w->runs_dir, w->cgroup_runs, w->owner};
+    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
+        free(strings[i]);
+    free(w->gpus);
+    free(w);
+}
+
+/* A thread that does not end still uses all of it: then the process ends with it unfreed. */
+static void close_all(struct worker *w)
+{
+    bool quiet = stop_lanes(w);
+
+    if (w->net)
+        close_network(w);
+    if (quiet && w->runs && run_manager_busy(w->runs) == 0)
+        free_all(w);
+}
+
+int worker_run(struct options *o, struct err *e)
+{
+    struct worker *w = mem_new(struct worker);
+
+    w->o = o;
+    ignore_broken_pipes();
+    umask(022);
+    int rc = open_all(w, e);
+    if (rc == 0 && (rc = run_manager_recover(w->runs, e)) == 0) {
+        log_info("my id is: %s", run_store_id(w->store));
+        log_info("Worker started!");
+        worker_life_begin(w);
+        worker_local_begin(w);
+        loop_run(w->loop);
+        if (o->delete_work_dir_on_exit)
+            delete_work_dir(w);
+        log_info("Stopped Worker. Exiting");
+    }
+    close_all(w);
+    return rc;
+}

@@ -1,0 +1,352 @@
+/*
+ * What the worker does from its start to its end: check-ins, the actions they bring, and the reasons to stop.
+ *
+ *   WORKING ─► (signal, --pass-down-termination) RESTAGING ─► LAST_WORD ─► DRAINING ─► the loop stops
+ *       └────────────── (signal, idle, run count) ──────────────►┘
+ *
+ * Every phase is bounded. While terminating, answers are not acted on (protocol 3.5).
+ */
+#include <signal.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/jobs.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/mem.h"
+#include "worker/checkin.h"
+#include "worker/deps.h"
+#include "worker/images.h"
+#include "worker/options.h"
+#include "worker/protocol.h"
+#include "worker/reply.h"
+#include "worker/run_manager.h"
+#include "worker/run_store.h"
+#include "worker/service.h"
+#include "worker/usage.h"
+#include "worker/wake.h"
+#include "worker/worker_parts.h"
+
+#define OUTAGE_NS     (60 * NS_PER_S)
+#define RESTAGE_NS    (120 * NS_PER_S)
+#define LAST_WORD_NS  (12 * NS_PER_S)
+#define DRAIN_NS      (30 * NS_PER_S)
+#define DRAIN_LOOK_NS (50 * NS_PER_MS)
+
+static void enter_phase(struct worker *w, enum phase phase);
+
+/* ---- check-in ---- */
+
+static int64_t runs_left(const struct worker *w)
+{
+    int64_t left = w->o->exit_after_num_runs - w->runs_started;
+
+    /* The server's column is 32 bits wide. */
+    return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : left;
+}
+
+static void forget_told(struct worker *w)
+{
+    run_reports_free(w->told, w->n_told);
+    w->told = NULL;
+    w->n_told = 0;
+}
+
+static void collect_reports(struct worker *w)
+{
+    uint64_t last = checkin_last_success_ns(w->checkin);
+
+    forget_told(w);
+    if (w->o->preemptible && last && clock_now_ns() - last > OUTAGE_NS)
+        w->ask_owner = true;
+    if (!w->ask_owner && !run_manager_is_asking(w->runs))
+        run_manager_reports(w->runs, &w->told, &w->n_told);
+}
+
+static char *checkin_body(void *arg)
+{
+    struct worker *w = arg;
+    const struct options *o = w->o;
+    cJSON *keys = w->deps ? deps_keys(w->deps) : NULL;
+
+    collect_reports(w);
+    const struct checkin_request r = {
+        .tag = o->tag,
+        .group_name = o->group,
+        .cpus = cpu_set_count(&w->cpus),
+        .gpus = (int64_t)w->n_gpus,
+        .memory_bytes = w->memory,
+        .free_disk_bytes = usage_free_disk(o->work_dir),
+        .dependencies = keys,
+        .hostname = w->hostname,
+        .runs = w->told,
+        .n_runs = w->n_told,
+        .shared_file_system = o->shared_file_system,
+        .tag_exclusive = o->tag_exclusive && o->tag && *o->tag,
+        .exit_after_num_runs = runs_left(w),
+        .is_terminating = w->phase != PHASE_WORKING,
+        .preemptible = o->preemptible,
+    };
+    char *text = protocol_checkin_text(&r);
+    cJSON_Delete(keys);
+    return text;
+}
+
+/* ---- start_bundle (B055-B058) ---- */
+
+struct start_job {
+    struct job job; /* first */
+    struct worker *w;
+    struct bundle *bundle;
+    bool ours, ok;
+    struct err error;
+};
+
+static void ask_for_bundle(struct job *job)
+{
+    struct start_job *j = (struct start_job *)job;
+
+    j->ok = service_start_bundle(j->w->service, j->bundle->uuid, j->w->hostname,
+                                 (int64_t)clock_epoch(), job->cancel, &j->ours, &j->error) == 0;
+}
+
+static void asked_for_bundle(struct job *job)
+{
+    struct start_job *j = (struct start_job *)job;
+    struct worker *w = j->w;
+    const char *uuid = j->bundle->uuid;
+
+    w->starting--;
+    if (!job->ran || w->phase != PHASE_WORKING) {
+        log_info("run=%s dropped: the worker is ending", uuid);
+    } else if (!j->ok) {
+        log_warn("run=%s %s", uuid, j->error.msg);
+    } else if (!j->ours) {
+        log_info("Bundle %s no longer assigned to this worker", uuid);
+    } else {
+        if (!run_manager_has(w->runs, uuid))
+            w->runs_started++;
+        run_manager_add(w->runs, take_ptr(&j->bundle));
+    }
+    bundle_free(j->bundle);
+    free(j);
+}
+
+static void start_bundle(struct worker *w, struct action *a)
+{
+    if (w->runs_started + (int64_t)w->starting >= w->o->exit_after_num_runs) {
+        log_info(
+            "Worker has finished starting the number of jobs allowed to run on: %lld. Stop starting further runs.",
+            (long long)w->o->exit_after_num_runs);
+        return;
+    }
+    struct start_job *j = mem_new(struct start_job);
+    j->job.run = ask_for_bundle;
+    j->job.done = asked_for_bundle;
+    j->w = w;
+    j->bundle = take_ptr(&a->bundle);
+    w->starting++;
+    lane_submit(w->lanes[LANE_SERVICE], &j->job);
+}
+
+/* ---- the reasons to end (10.3) ---- */
+
+static bool is_idle(const struct worker *w)
+{
+    return run_manager_count(w->runs) == 0 && w->starting == 0;
+}
+
+static void look_for_end(struct worker *w)
+{
+    if (w->phase != PHASE_WORKING)
+        return;
+    if (!is_idle(w)) {
+        w->idle_since_ns = clock_now_ns();
+        return;
+    }
+    if (w->runs_started >= w->o->exit_after_num_runs) {
+        log_info("Worker has run %lld jobs. Exiting...", (long long)w->runs_started);
+        enter_phase(w, PHASE_LAST_WORD);
+        return;
+    }
+    double idle = (double)(clock_now_ns() - w->idle_since_ns) / 1e9;
+    if (w->o->exit_when_idle && checkin_has_succeeded(w->checkin) &&
+        idle > (double)w->o->idle_seconds) {
+        log_info("Worker was idle for %lld seconds. Exiting...", (long long)w->o->idle_seconds);
+        enter_phase(w, PHASE_LAST_WORD);
+    }
+}
+
+void worker_life_changed(void *worker)
+{
+    struct worker *w = worker;
+
+    if (!w->checkin)
+        return; /* still recovering */
+    if (w->phase == PHASE_RESTAGING) {
+        if (run_manager_count(w->runs) == 0)
+            enter_phase(w, PHASE_LAST_WORD);
+        else
+            checkin_wake(w->checkin);
+        return;
+    }
+    look_for_end(w);
+}
+
+/* ---- answers ---- */
+
+static void act_on(struct worker *w, const cJSON *answer)
+{
+    AUTO(str_list) struct str_list notes = {0};
+    struct action *list = NULL;
+
+    protocol_read_actions(answer, &list, &notes);
+    for (size_t i = 0; i < notes.n; i++)
+        log_warn("%s", notes.items[i]);
+    for (struct action *a = list; a; a = a->next) {
+        if (a->type == ACTION_RUN)
+            start_bundle(w, a);
+        else
+            run_manager_act(w->runs, a);
+    }
+    action_list_free(list);
+}
+
+static void accepted(void *arg, const cJSON *answer)
+{
+    struct worker *w = arg;
+
+    run_manager_reported(w->runs, w->told, w->n_told);
+    forget_told(w);
+    if (w->ask_owner) {
+        w->ask_owner = false;
+        run_manager_ask_after_outage(w->runs);
+    }
+    if (w->phase == PHASE_WORKING) {
+        act_on(w, answer);
+        look_for_end(w);
+    } else if (w->phase == PHASE_LAST_WORD) {
+        enter_phase(w, PHASE_DRAINING);
+    }
+}
+
+static void failed(void *arg)
+{
+    forget_told(arg);
+}
+
+/* ---- phases ---- */
+
+static bool is_drained(const struct worker *w)
+{
+    size_t busy = run_manager_busy(w->runs) + w->starting + (w->deps ? deps_active(w->deps) : 0) +
+                  images_active(w->images) + replies_active(w->replies) +
+                  checkin_is_in_flight(w->checkin) + lane_pending(w->lanes[LANE_STATE]);
+
+    return busy == 0;
+}
+
+static void begin_drain(struct worker *w)
+{
+    checkin_stop(w->checkin);
+    run_manager_stop(w->runs);
+    images_stop(w->images);
+    replies_stop(w->replies);
+    if (w->deps)
+        deps_stop(w->deps);
+}
+
+static void on_phase_timer(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->phase == PHASE_RESTAGING) {
+        log_warn("not every run could be handed back in time: %zu left",
+                 run_manager_count(w->runs));
+        enter_phase(w, PHASE_LAST_WORD);
+    } else if (w->phase == PHASE_LAST_WORD) {
+        enter_phase(w, PHASE_DRAINING);
+    } else if (is_drained(w) || clock_passed(w->drain_until_ns)) {
+        loop_stop(w->loop);
+    } else {
+        loop_arm(w->phase_timer, DRAIN_LOOK_NS);
+    }
+}
+
+static void enter_phase(struct worker *w, enum phase phase)
+{
+    if (phase <= w->phase)
+        return;
+    w->phase = phase;
+    wake_stop(w->wake);
+    w->wake = NULL;
+    switch (phase) {
+    case PHASE_RESTAGING:
+        loop_arm(w->phase_timer, RESTAGE_NS);
+        run_manager_restage(w->runs);
+        worker_life_changed(w);
+        break;
+    case PHASE_LAST_WORD:
+        loop_arm(w->phase_timer, LAST_WORD_NS);
+        checkin_restart(w->checkin);
+        break;
+    default:
+        begin_drain(w);
+        w->drain_until_ns = clock_in_ns(DRAIN_NS);
+        loop_arm(w->phase_timer, 0);
+        break;
+    }
+}
+
+static void on_signal(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->phase != PHASE_WORKING)
+        return; /* a repeated signal changes nothing (10.2) */
+    log_info("Received a signal to end");
+    enter_phase(w, w->o->pass_down_termination ? PHASE_RESTAGING : PHASE_LAST_WORD);
+}
+
+static void woken(void *arg)
+{
+    struct worker *w = arg;
+
+    checkin_wake(w->checkin);
+}
+
+void worker_life_begin(struct worker *w)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    const struct checkin_opts o = {
+        .loop = w->loop,
+        .lane = w->lanes[LANE_CHECKIN],
+        .service = w->service,
+        .pause_ns = (uint64_t)w->o->checkin_frequency_seconds * NS_PER_S,
+        .body = checkin_body,
+        .accepted = accepted,
+        .failed = failed,
+        .arg = w,
+    };
+    AUTO_FREE char *url = wake_url(w->o->server, w->o->ws_server, run_store_id(w->store));
+    const struct wake_opts wo = {.loop = w->loop, .url = url, .woken = woken, .arg = w};
+
+    w->idle_since_ns = clock_now_ns();
+    w->phase_timer = loop_add_timer(w->loop, on_phase_timer, w);
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        w->signals[i] = loop_add_signal(w->loop, numbers[i], on_signal, w);
+    w->checkin = checkin_new(&o);
+    w->wake = wake_start(&wo);
+    checkin_wake(w->checkin);
+}
+
+void worker_life_end(struct worker *w)
+{
+    wake_stop(w->wake);
+    w->wake = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(w->signals); i++)
+        loop_watch_free(w->signals[i]);
+    loop_watch_free(w->phase_timer);
+    forget_told(w);
+}
