@@ -1,0 +1,77 @@
+/*
+ * doctor: what this host lacks, in words.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/cwrun.h"
+#include "netns/doctor.h"
+#include "runtime/doctor.h"
+#include "runtime/gpu.h"
+
+static void print_gpus(void)
+{
+    struct ctr_gpu *gpus = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    if (ctr_gpu_list(&gpus, &n, &e) < 0) {
+        printf("warn     GPUs: %s\n", e.msg);
+        return;
+    }
+    printf("ok       GPUs: %zu\n", n);
+    for (size_t i = 0; i < n; i++)
+        printf("%s  gpu %u: %s %s %s\n", gpus[i].usable ? "ok     " : "MISSING", gpus[i].index,
+               gpus[i].uuid, gpus[i].name, gpus[i].usable ? "" : gpus[i].why_not);
+    free(gpus);
+}
+
+/* What stands in the way of the runs' networks: "warn: ...", "note: ..."; nothing when all is well. */
+static void print_networks(void)
+{
+    AUTO(str_list) struct str_list lines = {0};
+    struct err e = ERR_INIT;
+
+    if (net_doctor(NULL, &lines, &e) < 0)
+        printf("warn     networks: %s\n", e.msg);
+    else if (!lines.n)
+        printf("ok       networks: nothing stands in their way\n");
+    for (size_t i = 0; i < lines.n; i++) {
+        char *colon = strchr(lines.items[i], ':');
+
+        if (colon)
+            *colon = '\0';
+        printf("%-8s networks:%s\n", colon ? lines.items[i] : "note",
+               colon ? colon + 1 : lines.items[i]);
+    }
+}
+
+int cwrun_doctor(int argc, char **argv)
+{
+    static const char *const words[] = {
+        [CTR_CHECK_OK] = "ok", [CTR_CHECK_WARN] = "warn", [CTR_CHECK_MISSING] = "MISSING"};
+    static const struct opt table[] = {{0}};
+    struct ctr_check *checks = NULL;
+    size_t n = 0, missing = 0;
+    char unused[1];
+    int rc = cwrun_parse(table, "cwrun doctor",
+                         "Check kernel, cgroups, namespaces, overlay and GPUs. Exit status 1 "
+                         "when something that runs need is missing.",
+                         argc, argv, true, unused, NULL, NULL);
+
+    if (rc)
+        return rc < 0 ? EXIT_USAGE : 0;
+    if (geteuid() != 0)
+        fputs("cwrun: not root: some checks cannot look\n", stderr);
+    ctr_doctor(&checks, &n);
+    for (size_t i = 0; i < n; i++) {
+        printf("%-8s %s: %s\n", words[checks[i].result], checks[i].name, checks[i].text);
+        missing += checks[i].result == CTR_CHECK_MISSING;
+    }
+    free(checks);
+    print_networks();
+    print_gpus();
+    return missing ? 1 : 0;
+}

@@ -1,0 +1,28 @@
+#pragma once
+/*
+ * cwrun_drive.h - the worker's state machine and the worker's containers, driven in the foreground for one bundle.
+ *
+ * cwrun_drive steps run_stage.h from PREPARING to FINALIZING and does what it wants as the worker does it, with
+ * container.h; what the run says afterwards is what the worker would have reported. Results are left where they are.
+ * Threads: single-threaded programs only. Ownership: the caller's.
+ */
+#include "base/cleanup.h"
+#include "base/err.h"
+
+struct container_env;
+struct image;
+struct run;
+struct str_list;
+
+struct drive {
+    struct run *run; /* in PREPARING; CPUs, GPUs and ids placed */
+    const struct container_env *env;
+    const struct image *image;
+    const struct str_list *paths; /* host path of each dependency */
+    int signals; /* from cwrun_open_signals: any of them ends the run, as a kill from the server */
+
+    char *
+        own_output; /* after: what the wrapping bash wrote on its own stdout and stderr; NULL: nothing */
+    char *note; /* after: what could not be cleaned up; NULL: all was */
+};
+void cwrun_drive(struct drive *d);

@@ -1,0 +1,258 @@
+/*
+ * pull, images, inspect, rmi, prune.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/http.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/units.h"
+#include "cmd/cwrun.h"
+#include "oci/image.h"
+#include "oci/pull.h"
+#include "oci/ref.h"
+#include "oci/store.h"
+
+/* Progress on stderr: one line redrawn on a terminal, else a line every few seconds. */
+struct meter {
+    pthread_mutex_t lock; /* guards the rest: progress comes from any thread */
+    bool tty, drawn;
+    uint64_t next_ns;
+};
+
+static void draw(void *arg, const struct oci_progress *p)
+{
+    static const char *const phases[] = {"resolving", "downloading", "extracting", "committing",
+                                         "done"};
+    struct meter *m = arg;
+    char done[UNITS_TEXT_MAX], total[UNITS_TEXT_MAX];
+
+    pthread_mutex_lock(&m->lock);
+    if (m->tty || clock_passed(m->next_ns)) {
+        m->next_ns = clock_in_ns(2 * NS_PER_S);
+        fprintf(stderr, "%s%s %s/%s, layer %u of %u%s", m->tty ? "\r" : "", phases[p->phase],
+                units_decimal_str(done, p->bytes),
+                p->total ? units_decimal_str(total, p->total) : "?", p->layers_done, p->layers,
+                m->tty ? "\033[K" : "\n");
+        m->drawn = m->tty;
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
+static int pull(const struct image_options *o, struct oci_store *store, const struct oci_ref *ref,
+                struct image **ret, struct err *e)
+{
+    AUTO(http_client) struct http_client *http = NULL;
+    AUTO_FREE char *home_config =
+        mem_printf("%s/.docker/config.json", getenv("HOME") ? getenv("HOME") : "/root");
+    struct meter meter = {
+        .lock = PTHREAD_MUTEX_INITIALIZER, .tty = isatty(STDERR_FILENO), .next_ns = 0};
+    struct oci_registries reg = {0};
+
+    str_list_copy(&reg.insecure, &o->insecure);
+    str_list_copy(&reg.mirrors, &o->mirrors);
+    reg.certs_dir = mem_strdup(o->certs_dir);
+    reg.docker_config = mem_strdup(o->docker_config ? o->docker_config : home_config);
+    struct oci_pull_opts opts = {
+        .registries = &reg, .progress = o->quiet ? NULL : draw, .progress_arg = &meter};
+    int rc = oci_registries_load(&reg, "/etc/docker/daemon.json", e);
+
+    if (rc == 0)
+        rc = http_client_new("cworker/" CW_VERSION, &http, e);
+    if (rc == 0) {
+        opts.http = http;
+        rc = oci_pull(store, ref, &opts, ret, e);
+    }
+    if (meter.drawn)
+        fputc('\n', stderr);
+    oci_registries_free(&reg);
+    return rc;
+}
+
+int cwrun_get_image(const struct image_options *o, const char *reference, enum pull_policy policy,
+                    struct oci_store **ret_store, struct image **ret, struct err *e)
+{
+    AUTO(oci_store) struct oci_store *store = NULL;
+    AUTO(oci_ref) struct oci_ref *ref = NULL;
+    int rc;
+
+    if (oci_ref_parse(reference, &ref, e) < 0 || oci_store_open(o->store, &store, e) < 0)
+        return -1;
+    rc = policy == PULL_ALWAYS ? pull(o, store, ref, ret, e) : oci_store_find(store, ref, ret, e);
+    if (rc < 0 && policy == PULL_MISSING && e->kind == ERR_ABSENT)
+        rc = pull(o, store, ref, ret, e);
+    if (rc < 0)
+        return -1;
+    *ret_store = take_ptr(&store);
+    return 0;
+}
+
+struct only_image_options {
+    struct image_options i; /* first member: the tables below fill a struct image_options */
+};
+static const struct opt image_table[] = {IMAGE_OPTION_ROWS(struct only_image_options, i), {0}};
+
+int cwrun_pull(int argc, char **argv)
+{
+    AUTO(str_list) struct str_list words = {0};
+    struct image_options o = {0};
+    struct err e = ERR_INIT;
+    int rc =
+        cwrun_parse(image_table, "cwrun pull [flags] IMAGE...",
+                    "Fetch images; print the digest of each.", argc, argv, false, &o, &words, NULL);
+
+    if (rc == 0 && !words.n) {
+        fputs("cwrun pull: error: which image?\n", stderr);
+        rc = -1;
+    }
+    for (size_t i = 0; rc == 0 && i < words.n; i++) {
+        AUTO(oci_store) struct oci_store *store = NULL;
+        AUTO(image) struct image *image = NULL;
+
+        if (cwrun_get_image(&o, words.items[i], PULL_ALWAYS, &store, &image, &e) < 0)
+            rc = cwrun_fail(&e);
+        else if (image)
+            printf("%s\n", image->repo_digest ? image->repo_digest : image->id);
+    }
+    opt_free(image_table, &o);
+    return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
+}
+
+static void print_image(const struct oci_image_info *i)
+{
+    AUTO_FREE char *names = str_list_join(&i->names, ", ");
+    char size[UNITS_TEXT_MAX], own[UNITS_TEXT_MAX], date[32];
+    time_t used = (time_t)i->last_used;
+    struct tm tm;
+
+    localtime_r(&used, &tm);
+    strftime(date, sizeof(date), "%Y-%m-%d %H:%M", &tm);
+    printf("%-40s %-16.16s %10s %10s  %s%s%s\n", *names ? names : "(none)",
+           i->id + strlen("sha256:"), units_decimal_str(size, i->size),
+           units_decimal_str(own, i->exclusive_size), date, i->in_use ? "  in use" : "",
+           i->pinned ? "  pinned" : "");
+}
+
+int cwrun_images(int argc, char **argv)
+{
+    AUTO(oci_store) struct oci_store *store = NULL;
+    struct image_options o = {0};
+    struct oci_image_info *list = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+    int rc =
+        cwrun_parse(image_table, "cwrun images [flags]", NULL, argc, argv, true, &o, NULL, NULL);
+
+    if (rc == 0 &&
+        (oci_store_open(o.store, &store, &e) < 0 || oci_store_list(store, &list, &n, &e) < 0))
+        rc = cwrun_fail(&e);
+    else if (rc == 0) {
+        printf("%-40s %-16s %10s %10s  %s\n", "IMAGE", "ID", "SIZE", "ITS OWN", "LAST USED");
+        for (size_t i = 0; i < n; i++)
+            print_image(&list[i]);
+    }
+    oci_image_info_free(list, n);
+    opt_free(image_table, &o);
+    return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
+}
+
+static cJSON *image_json(const struct image *i)
+{
+    cJSON *v = cJSON_CreateObject();
+
+    json_add_str(v, "name", i->name);
+    json_add_str(v, "id", i->id);
+    json_add_str(v, "repoDigest", i->repo_digest);
+    json_add_str(v, "manifestDigest", i->manifest_digest);
+    json_add_int(v, "size", (int64_t)i->size);
+    json_add_int(v, "compressedSize", (int64_t)i->compressed_size);
+    json_add_str_list(v, "lowerdirs", &i->lowerdirs);
+    cJSON *config = json_add_object(v, "config");
+
+    json_add_str_list(config, "env", &i->config.env);
+    json_add_str_list(config, "entrypoint", &i->config.entrypoint);
+    json_add_str_list(config, "cmd", &i->config.cmd);
+    json_add_str(config, "user", i->config.user);
+    json_add_str(config, "workingDir", i->config.working_dir);
+    json_add_str(config, "stopSignal", i->config.stop_signal);
+    return v;
+}
+
+int cwrun_inspect(int argc, char **argv)
+{
+    AUTO(str_list) struct str_list words = {0};
+    struct image_options o = {0};
+    struct err e = ERR_INIT;
+    int rc = cwrun_parse(image_table, "cwrun inspect [flags] IMAGE...", NULL, argc, argv, false, &o,
+                         &words, NULL);
+
+    for (size_t i = 0; rc == 0 && i < words.n; i++) {
+        AUTO(oci_store) struct oci_store *store = NULL;
+        AUTO(image) struct image *image = NULL;
+
+        if (cwrun_get_image(&o, words.items[i], PULL_NEVER, &store, &image, &e) < 0) {
+            rc = cwrun_fail(&e);
+            break;
+        }
+        AUTO(cJSON) cJSON *v = image_json(image);
+        AUTO_FREE char *text = cJSON_Print(v);
+
+        puts(text ? text : "");
+    }
+    opt_free(image_table, &o);
+    return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
+}
+
+int cwrun_rmi(int argc, char **argv)
+{
+    AUTO(oci_store) struct oci_store *store = NULL;
+    AUTO(str_list) struct str_list words = {0};
+    struct image_options o = {0};
+    struct err e = ERR_INIT;
+    int rc = cwrun_parse(image_table, "cwrun rmi [flags] IMAGE...", "Remove images by name or id.",
+                         argc, argv, false, &o, &words, NULL);
+
+    if (rc == 0 && oci_store_open(o.store, &store, &e) < 0)
+        rc = cwrun_fail(&e);
+    for (size_t i = 0; rc == 0 && i < words.n; i++)
+        if (oci_store_remove(store, words.items[i], &e) < 0)
+            rc = cwrun_fail(&e);
+    opt_free(image_table, &o);
+    return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
+}
+
+struct prune_options {
+    struct image_options i;
+    int64_t keep;
+};
+static const struct opt prune_table[] = {IMAGE_OPTION_ROWS(struct prune_options, i),
+                                         OPT_ROW(struct prune_options, keep, "keep", 0, OPT_SIZE,
+                                                 "SIZE", "0",
+                                                 "remove until the layers take at most this"),
+                                         {0}};
+
+int cwrun_prune(int argc, char **argv)
+{
+    AUTO(oci_store) struct oci_store *store = NULL;
+    struct prune_options o = {0};
+    struct err e = ERR_INIT;
+    uint64_t freed = 0;
+    char text[UNITS_TEXT_MAX];
+    int rc = cwrun_parse(
+        prune_table, "cwrun prune [--keep SIZE]",
+        "Remove images nobody uses, least recently used first, then layers without an image.", argc,
+        argv, true, &o, NULL, NULL);
+
+    if (rc == 0 && (oci_store_open(o.i.store, &store, &e) < 0 ||
+                    oci_store_prune(store, o.keep < 0 ? 0 : (uint64_t)o.keep, &freed, &e) < 0))
+        rc = cwrun_fail(&e);
+    else if (rc == 0)
+        printf("freed %s\n", units_decimal_str(text, freed));
+    opt_free(prune_table, &o);
+    return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
+}
