@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# needs: root cgroup2 alone
+# timeout: 180
+# rows: S08 S33 S46 S47 S48
+"""create, start, state, kill, delete, exec, pause, update: statuses and output as a caller of runc expects them."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from ctr_lab import CGROUPS, STATE, TOP, Bundle, cwrt, main
+
+
+def status(b):
+    return json.loads(cwrt('state', b.id, check=True).stdout)['status']
+
+
+def wait_for(what, seconds=10):
+    end = time.time() + seconds
+    while not what():
+        assert time.time() < end, 'waited in vain'
+        time.sleep(0.02)
+
+
+def exit_status_is_the_programs():
+    for script, want in (('exit 0', 0), ('exit 7', 7), ('kill -9 $$', 137), ('kill -TERM $$', 143)):
+        p = Bundle('/bin/sh', '-c', script).isolate().run()
+        assert p.returncode == want, (script, p)
+    assert Bundle('/bin/sh', '-c', 'exit 3').run().returncode == 3
+
+
+def two_steps():
+    b = Bundle('/bin/sh', '-c', 'echo started > /started; sleep 100').save()
+    pid_file = os.path.join(b.path, 'pid')
+    cwrt('create', '--bundle', b.path, '--pid-file', pid_file, b.id, check=True)
+    assert status(b) == 'created'
+    assert not os.path.exists(os.path.join(b.root, 'started'))
+    state = json.loads(cwrt('state', b.id).stdout)
+    assert state['pid'] == int(open(pid_file).read()) and state['bundle'] == b.path
+    assert cwrt('delete', b.id).returncode != 0, 'a container that is created is not stopped'
+    again = cwrt('create', '--bundle', b.path, b.id)
+    assert again.returncode == 1 and 'exists' in again.stderr, again
+    assert status(b) == 'created', 'a refused create must not hurt the one there is'
+    cwrt('start', b.id, check=True)
+    wait_for(lambda: os.path.exists(os.path.join(b.root, 'started')))
+    assert status(b) == 'running'
+    assert cwrt('start', b.id).returncode == 1
+    assert b.id in cwrt('list', '-q').stdout.split()
+    assert cwrt('delete', b.id).returncode == 1
+    cwrt('kill', b.id, 'KILL', check=True)
+    wait_for(lambda: status(b) == 'stopped')
+    assert cwrt('kill', b.id, 'TERM').returncode == 1
+    cwrt('delete', b.id, check=True)
+    assert cwrt('state', b.id).returncode == 1
+    assert not os.path.exists(b.cgroup())
+
+
+def exec_has_the_same_walls():
+    b = Bundle('/bin/sleep', '100').isolate()
+    cwrt('run', '-d', '--bundle', b.save().path, b.id, check=True)
+    p = cwrt('exec', b.id, '/bin/sh', '-c', 'id -u; cat /proc/self/uid_map; grep -E "^(Seccomp|NoNewPrivs|CapEff):" '
+             '/proc/self/status; readlink /proc/1/exe; ls /proc/self/fd | wc -l; exit 9')
+    assert p.returncode == 9, p
+    assert '1000000' in p.stdout and 'Seccomp:\t2' in p.stdout and 'NoNewPrivs:\t1' in p.stdout, p.stdout
+    assert CGROUPS not in p.stdout and 'cwrt' not in p.stdout, p.stdout
+    p = cwrt('exec', '--user', 'alice', b.id, 'id')
+    assert 'uid=1000(alice) gid=1000(alice) groups=50(staff)' in p.stdout, p
+    assert cwrt('exec', '--user', 'mallory', b.id, 'id').returncode == 1
+    p = cwrt('exec', b.id, 'nosuchprogram')
+    assert p.returncode == 1 and 'not found' in p.stderr, p
+    p = cwrt('exec', '--env', 'A=b c', '--cwd', '/tmp', b.id, 'sh', '-c', 'echo "$A $PWD"')
+    assert p.stdout == 'b c /tmp\n', p
+    p = cwrt('exec', b.id, 'cat', '/proc/1/cmdline')
+    assert p.stdout.strip('\0') == 'init', p.stdout
+    cwrt('delete', '--force', b.id, check=True)
+
+
+def init_reaps_and_forwards():
+    b = Bundle('/bin/sh', '-c', 'trap "echo got; exit 5" USR1; (sleep 0.1 & exit 0); echo up; '
+               'while :; do sleep 0.05; done').isolate()
+    p = subprocess.Popen([sys.argv[0], 'child', b.save().path, b.id], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'up\n'
+    time.sleep(0.5)
+    out = cwrt('exec', b.id, 'ps', '-o', 'stat').stdout
+    assert 'Z' not in out, out
+    p.send_signal(signal.SIGUSR1)
+    assert p.stdout.read() == 'got\n' and p.wait() == 5
+
+
+def pause_and_resume():
+    b = Bundle('/bin/sh', '-c', 'while :; do sleep 1; done')
+    cwrt('run', '-d', '--bundle', b.save().path, b.id, check=True)
+    cwrt('pause', b.id, check=True)
+    assert status(b) == 'paused'
+    assert cwrt('exec', b.id, 'true').returncode == 1
+    cwrt('resume', b.id, check=True)
+    assert status(b) == 'running'
+    cwrt('delete', '--force', b.id, check=True)
+
+
+def limits_hold_and_change():
+    if not os.path.exists('/sys/fs/cgroup/cgroup.controllers'):
+        raise AssertionError('needs cgroup v2 controllers')
+    b = Bundle('/bin/sleep', '100')
+    b.c['linux']['resources'].update(memory={'limit': 64 << 20}, pids={'limit': 20}, cpu={'cpus': '0'})
+    cwrt('run', '-d', '--bundle', b.save().path, b.id, check=True)
+
+    def read(name):
+        return open(os.path.join(b.cgroup(), name)).read().strip()
+    assert (read('memory.max'), read('pids.max'), read('cpuset.cpus')) == (str(64 << 20), '20', '0')
+    cwrt('update', '--memory', str(96 << 20), '--pids-limit', '30', b.id, check=True)
+    assert (read('memory.max'), read('pids.max')) == (str(96 << 20), '30')
+    event = json.loads(cwrt('events', '--stats', b.id, check=True).stdout)
+    assert event['type'] == 'stats' and event['data']['pids']['current'] == 1, event
+    cwrt('delete', '--force', b.id, check=True)
+
+
+def terminal():
+    b = Bundle('/bin/sh', '-c', 'readlink /proc/self/fd/0; test -t 1 && echo tty; ls -l /dev/console | cut -c1', terminal=True)
+    p = b.run(stdin=subprocess.DEVNULL)
+    assert p.stdout.split() == ['/dev/pts/0', 'tty', 'c'], p
+
+
+def bad_ids_are_refused():
+    b = Bundle('/bin/true').save()
+    for bad in ('../x', 'a/b', '.x', '-x', '', 'a' * 300, 'x\ny'):
+        p = cwrt('create', '--bundle', b.path, '--', bad)
+        assert p.returncode == 1, (bad, p)
+    assert not os.path.exists(os.path.join(TOP, 'x'))
+    assert not os.listdir(STATE)
+
+
+if __name__ == '__main__':
+    if sys.argv[1:2] == ['child']:
+        from ctr_lab import CWRT, PARTIAL
+        os.execv(CWRT, [CWRT, '--root', os.path.join(os.path.dirname(sys.argv[2]), 'state')] +
+                 (['--cgroup=partial'] if PARTIAL else []) + ['run', '--bundle', sys.argv[2], sys.argv[3]])
+    main([exit_status_is_the_programs, two_steps, exec_has_the_same_walls, init_reaps_and_forwards, pause_and_resume,
+          limits_hold_and_change, terminal, bad_ids_are_refused])

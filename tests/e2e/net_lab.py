@@ -1,0 +1,239 @@
+"""A host, an outside and runs, each a network namespace, for tests/e2e/net_*.
+
+Nothing of the machine's own network is touched: run_in_lab() starts the test again in network and mount namespaces
+of its own, which are "the host" from then on. A Node is a process in a namespace that does as it is told: listen,
+connect, send a raw frame. The worker's side is tests/unit/netns_tool.c.
+"""
+import atexit
+import errno
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TOOL = os.path.join(ROOT, os.environ.get("BUILD", "build"), "tests/unit/netns_tool")
+
+AGENT = r'''
+import json, os, select, socket, sys
+held, tcp, udp = [], {}, {}
+
+def family(addr):
+    return socket.AF_INET6 if ":" in addr else socket.AF_INET
+
+def listen(addr, port, text="hello"):
+    s = socket.socket(family(addr)); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in addr: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind((addr, port)); s.listen(64)
+    if os.fork() == 0:
+        sys.stdin.close()
+        import threading
+        def talk(c, peer):
+            try:
+                c.sendall((text + " " + peer[0]).encode())
+                c.close()
+            except OSError: pass
+        while True:
+            c, peer = s.accept()
+            threading.Thread(target=talk, args=(c, peer), daemon=True).start()
+    s.close()
+
+def connect(addr, port, timeout=1.0):
+    s = socket.socket(family(addr)); s.settimeout(timeout)
+    try:
+        s.connect((addr, port))
+        got = s.recv(200).decode()
+        return "reached " + got
+    except socket.timeout: return "silence"
+    except OSError as e: return "refused " + str(e.errno)
+    finally: s.close()
+
+def udp_open(name, addr, port):
+    s = socket.socket(family(addr), socket.SOCK_DGRAM)
+    if ":" in addr: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind((addr, port)); udp[name] = s
+
+def sniff(name, link):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    s.bind((link, 0)); udp[name] = s
+
+def udp_got(name, token, wait=0.3):
+    while select.select([udp[name]], [], [], wait)[0]:
+        if bytes.fromhex(token) in udp[name].recv(65535): return True
+    return False
+
+def udp_ask(addr, port, text, timeout=1.0):
+    s = socket.socket(family(addr), socket.SOCK_DGRAM); s.settimeout(timeout)
+    try:
+        s.sendto(text.encode(), (addr, port))
+        return "reached " + s.recv(500).decode()
+    except socket.timeout: return "silence"
+    except OSError as e: return "refused " + str(e.errno)
+
+def udp_echo(addr, port):
+    s = socket.socket(family(addr), socket.SOCK_DGRAM)
+    s.bind((addr, port))
+    if os.fork() == 0:
+        sys.stdin.close()
+        while True:
+            d, a = s.recvfrom(2000); s.sendto(b"echo " + d, a)
+
+def frame(link, data):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((link, 0))
+    s.send(bytes.fromhex(data)); s.close()
+
+for line in sys.stdin:
+    name, args = json.loads(line)
+    try: out = [True, globals()[name](*args)]
+    except Exception as e: out = [False, repr(e)]
+    print(json.dumps(out), flush=True)
+'''
+
+
+def run_in_lab():
+    if os.environ.get("NET_LAB") == "1":
+        return
+    if not os.path.exists(TOOL):
+        sys.exit(f"{TOOL} is not built: make tests")
+    os.environ["NET_LAB"] = "1"
+    os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", "--", sys.executable]
+              + [os.path.abspath(sys.argv[0])] + sys.argv[1:])
+
+
+def sh(line, check=True):
+    r = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True)
+    if check and r.returncode:
+        raise RuntimeError(f"{line}: {r.stderr}")
+    return r.stdout
+
+
+class Node:
+    all = []
+
+    def __init__(self, name, own_namespace=True):
+        argv = ["unshare", "--net"] if own_namespace else []
+        self.name = name
+        self.p = subprocess.Popen(argv + [sys.executable, "-c", AGENT], stdin=subprocess.PIPE, text=True,
+                                  stdout=subprocess.PIPE, start_new_session=True)
+        self.do("len", "")
+        self.ns = f"/proc/{self.p.pid}/ns/net"
+        Node.all.append(self)
+
+    def do(self, name, *args):
+        self.p.stdin.write(json.dumps([name, args]) + "\n") if name != "len" else \
+            self.p.stdin.write(json.dumps(["str", []]) + "\n")
+        self.p.stdin.flush()
+        line = self.p.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} is gone")
+        ok, value = json.loads(line)
+        if not ok and name != "len":
+            raise RuntimeError(f"{self.name}: {name}{args}: {value}")
+        return value
+
+    def sh(self, line, check=True):
+        return sh(f"nsenter --net={self.ns} /bin/sh -c '{line}'", check)
+
+    def end(self):
+        try:
+            os.killpg(self.p.pid, 9)
+        except ProcessLookupError:
+            pass
+        self.p.wait()
+
+
+class Worker:
+    """netns_tool: a process that has the networks open."""
+
+    def __init__(self, state=None, prefix="codalab_worker_network", opts=(), env=None):
+        self.state = state or tempfile.mkdtemp(prefix="net-state-")
+        self.p = subprocess.Popen([TOOL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ok("open", self.state, prefix, *opts)
+
+    def ask(self, *words):
+        self.p.stdin.write(" ".join(words) + "\n")
+        self.p.stdin.flush()
+        line = self.p.stdout.readline()
+        if not line:
+            raise RuntimeError(f"netns_tool died of {words}")
+        return line.split()
+
+    def ok(self, *words):
+        got = self.ask(*words)
+        if got[0] != "ok":
+            raise RuntimeError(f"{words}: {' '.join(got)}")
+        return got[1:]
+
+    def attach(self, run_id, kind, node, hostname="abcdef012345"):
+        keys = ("general4", "general6", "addr4", "addr6", "if_general", "if", "ns")
+        return dict(zip(keys, self.ok("attach", run_id, kind, node.ns if isinstance(node, Node) else node, hostname)))
+
+    def text(self, what, run_id):
+        self.p.stdin.write(f"{what} {run_id}\n")
+        self.p.stdin.flush()
+        out = ""
+        while not out.endswith("\n.\n") and out != ".\n":
+            out += self.p.stdout.readline()
+        return out[:-2]
+
+    def kill(self):
+        self.p.kill()
+        self.p.wait()
+
+    def leave(self):
+        self.p.stdin.close()
+        self.p.wait()
+
+
+def end_all():
+    for n in Node.all:
+        n.end()
+
+
+atexit.register(end_all)
+
+
+def uplink(outside, mtu=1500, ipv6=True):
+    """up0 of the host <-> out0 of the outside, which is the router."""
+    sh(f"ip link set lo up; ip link add up0 mtu {mtu} type veth peer name out0 mtu {mtu} netns {outside.p.pid}")
+    sh("ip addr add 198.51.100.2/24 dev up0; ip link set up0 up")
+    outside.sh("ip link set lo up; ip addr add 198.51.100.1/24 dev out0; ip link set out0 up")
+    sh("ip route add default via 198.51.100.1")
+    # a new namespace takes IPv4 forwarding over from the machine; IPv6 has a switch a link since Linux 6.17 only
+    sh("sysctl -qw net.ipv4.ip_forward=0")
+    if ipv6 and not os.path.exists("/proc/sys/net/ipv6/conf/lo/force_forwarding"):
+        sh("sysctl -qw net.ipv6.conf.all.forwarding=1")
+    if ipv6:
+        sh("ip addr add 2001:db8:1::2/64 dev up0 nodad")
+        outside.sh("ip addr add 2001:db8:1::1/64 dev out0 nodad")
+        sh("ip -6 route add default via 2001:db8:1::1")
+
+
+class Report:
+    def __init__(self):
+        self.failed = 0
+        self.n = 0
+
+    def check(self, good, what, detail=""):
+        self.n += 1
+        if not good:
+            self.failed += 1
+        print(f"{'ok' if good else 'not ok'} {self.n} - {what}" + (f"  # {detail}" if detail and not good else ""),
+              flush=True)
+        return good
+
+    def end(self):
+        print(f"1..{self.n}")
+        sys.exit(1 if self.failed else 0)
+
+
+def links():
+    return sorted(x["ifname"] for x in json.loads(sh("ip -j link")))
+
+
+def tables():
+    return sorted(x for x in sh("nft list tables").split("\n") if x)
+
+
+UNREACHABLE = {f"refused {n}" for n in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED, errno.EACCES)}

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# needs: root net
+# rows: S51 B082
+"""Networks made and killed by the hundred leave nothing, and the last costs what the first did.
+
+NET_LEAK_RUNS sets how many (300); half of the namespaces die before they are detached, half after.
+"""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import net_lab as lab
+
+lab.run_in_lab()
+R = lab.Report()
+N = int(os.environ.get("NET_LEAK_RUNS", "300"))
+LIVE = 30
+
+outside = lab.Node("outside")
+lab.uplink(outside)
+before = lab.links(), lab.tables(), lab.sh("ip neigh; ip route; ip -6 route; bridge fdb")
+forwarding = lab.sh("sysctl -a 2>/dev/null | grep -E '^net.ipv[46].conf.*forwarding'")
+worker = lab.Worker()
+made = lab.links(), lab.tables(), lab.sh("ip neigh; bridge fdb")
+taken, times, live = set(), [], []
+
+
+def namespace():
+    p = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
+    while os.readlink(f"/proc/{p.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        pass
+    return p
+
+
+reused = False
+for i in range(N):
+    p = namespace()
+    lease = worker.attach(f"0x{i:032x}", "external" if i % 2 else "internal", f"/proc/{p.pid}/ns/net")
+    reused = reused or lease["general4"] in {x[1]["general4"] for x in live}
+    times.append(int(lease["ns"]))
+    live.append((p, lease, i))
+    if len(live) == LIVE or i == N - 1:
+        for p, lease, j in live:
+            if j % 4 < 2:
+                p.kill()
+                p.wait()
+            worker.ok("detach", f"0x{j:032x}")
+            if j % 4 >= 2:
+                p.kill()
+                p.wait()
+        live = []
+
+times_ms = sorted(t / 1e6 for t in times)
+print(f"# {N} attached and detached; attach took {times_ms[len(times) // 2]:.2f} ms at the median, "
+      f"{times_ms[-1]:.2f} ms at most")
+R.check(not reused, "no address was given to two runs at once")
+R.check(lab.links() == made[0], "links are as before the first run", set(lab.links()) ^ set(made[0]))
+R.check(lab.sh("ip neigh; bridge fdb") == made[2], "so are neighbours and forwarding entries")
+R.check(lab.sh("nft list ruleset").count("elements = {") == 1, "no set element is left but the resolvers")
+R.check(not [f for f in os.listdir(worker.state) if f.endswith(".lease")], "no lease is left")
+worker.ok("remove")
+R.check((lab.links(), lab.tables()) == before[:2], "links and tables are as before the worker")
+R.check(lab.sh("ip neigh; ip route; ip -6 route; bridge fdb") == before[2], "routes, neighbours too")
+now = lab.sh("sysctl -a 2>/dev/null | grep -E '^net.ipv[46].conf.*forwarding'")
+R.check(now == forwarding, "and the forwarding switches", set(now.split("\n")) ^ set(forwarding.split("\n")))
+worker.leave()
+R.end()

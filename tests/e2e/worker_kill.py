@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Kills by the user and by limits: the container dies, partial results are kept, the texts are right."""
+# needs: root net
+# rows: B093 B099 B100 B102 B105 B109 B111
+import os
+import subprocess
+
+import worker_lab
+from worker_lab import check, equal
+
+worker_lab.enter()
+with worker_lab.Lab() as lab:
+    lab.worker('--exit-after-num-runs', '100')
+    marker = 'sleep 98765'
+    running = lab.run('echo partial; (%s &); (%s &); %s' % (marker, marker, marker))
+    lab.wait(running, 'running')
+    lab.until(lambda: os.path.exists(os.path.join(lab.work_dir, 'runs', running, 'stdout')), 'stdout')
+    lab.client.kill(uuid=running)
+    bundle = lab.wait(running, 'killed')
+    equal(bundle['metadata'].get('failure_message'), 'Kill requested')
+    equal(bundle['metadata'].get('exitcode'), None)
+    equal(lab.cat(running), 'partial\n')
+    check(subprocess.run(['pgrep', '-f', marker]).returncode == 1, 'a process of the killed run lives')
+
+    late = lab.run('sleep 100', time='2s')
+    bundle = lab.wait(late, 'failed')
+    check(bundle['metadata']['failure_message'].startswith('Time limit exceeded. (Container uptime '),
+          bundle['metadata'])
+    check(bundle['metadata']['failure_message'].endswith(' > time limit 2.0s)'), bundle['metadata'])
+
+    fat = lab.run('dd if=/dev/zero of=big bs=1M count=3 2>/dev/null; sleep 100', disk='2m')
+    bundle = lab.wait(fat, 'failed')
+    equal(bundle['metadata']['failure_message'], 'Disk limit 2mb exceeded.')
