@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "base/bounds.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/jobs.h"
@@ -165,6 +166,7 @@ static int connection_made(void *arg, char *primary_ip, char *local_ip, int prim
     (void)primary_ip, (void)local_ip, (void)primary_port;
     t->connected = true;
     t->sock = winner(t, local_port);
+    http_salvage_keep(t);
     t->progress_ns = clock_now_ns();
     return CURL_PREREQFUNC_OK;
 }
@@ -438,7 +440,11 @@ static int drive(struct transfer *t, uint64_t deadline)
     }
     if (t->failed)
         return -1;
-    return rc == CURLE_OK || is_whole_enough(t) ? 0 : curl_failed(t, rc);
+    if (rc == CURLE_OK || is_whole_enough(t))
+        return 0;
+    if (rc == CURLE_SEND_ERROR && http_salvage_answer(t))
+        return 0;
+    return t->failed ? -1 : curl_failed(t, rc);
 }
 
 int http_transfer_run(struct transfer *t)
@@ -450,6 +456,7 @@ int http_transfer_run(struct transfer *t)
     int rc;
 
     t->sock = CURL_SOCKET_BAD;
+    t->kept = -1;
     t->progress_ns = t->window_ns = clock_now_ns();
     if (proxy[0] && t->r->forbid_special_addresses) {
         /* The address dialled is the proxy's, which the operator chose. */
@@ -474,5 +481,6 @@ int http_transfer_run(struct transfer *t)
     curl_easy_reset(t->slot->easy); /* before the header list it points to is freed */
     free(t->held);
     t->held = NULL;
+    close_fd(&t->kept);
     return rc;
 }

@@ -49,6 +49,7 @@ struct transfer {
     int opened[8]; /* sockets opened lately */
     size_t n_opened;
     curl_socket_t sock; /* the connection, when it was opened by this transfer */
+    int kept;           /* a duplicate of it, for http_salvage_answer; -1: none */
     size_t body_at;     /* bytes of r->body given */
     char *held;         /* bytes of the source that wait for the look at an early answer */
     size_t held_n, held_at, held_size;
@@ -66,5 +67,12 @@ int http_transfer_run(struct transfer *t) MUST_CHECK;
 /* Callbacks of the answer (http_answer.c). */
 size_t http_answer_header(char *data, size_t size, size_t n, void *arg);
 size_t http_answer_body(char *data, size_t size, size_t n, void *arg);
+/*
+ * An answer that came before our body was sent, lost by libcurl to a reset (http_salvage.c): keep the connection's
+ * descriptor once it is made; after a failed send, feed what was received to the callbacks above. True when that
+ * made a whole refusal (status 400 and up). Block: never.
+ */
+void http_salvage_keep(struct transfer *t);
+bool http_salvage_answer(struct transfer *t);
 /* "https://host:port" of a URL, for messages. A new string. */
 char *http_origin(const char *url);

@@ -1,4 +1,4 @@
-/* base/http against servers good, odd and hostile. Rows: B011 B014 B018 B019 B120 S15 S16 S18 S19. */
+/* base/http against servers good, odd and hostile. Rows: B011 B014 B018 B019 B120 D07 S15 S16 S18 S19. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/http.h"
+#include "base/http_transfer.h"
 #include "base/jobs.h"
 #include "base/mem.h"
 #include "tests/unit/http_server.h"
@@ -343,6 +344,76 @@ static void test_early_answer(void **state)
     }
 }
 
+struct salvage_case {
+    const char *answer;
+    int status; /* 0: nothing to be had */
+    const char *body;
+};
+
+static const struct salvage_case salvage_cases[] = {
+    {"HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n\r\nno room", 403, "no room"},
+    {"HTTP/1.1 403 Forbidden\r\nContent-Length: 70\r\n\r\nno room", 403, "no room"},
+    {"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno room", 403, "no"},
+    {"HTTP/1.0 413 Too Large\r\n\r\nuntil the end", 413, "until the end"},
+    {"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n", 500,
+     "abcde"},
+    {"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\nabc", 500, "abc"},
+    {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 400 Bad\r\nContent-Length: 1\r\n\r\nx", 400, "x"},
+    {"HTTP/1.1 400 Bad\r\nContent-Encoding: gzip\r\n\r\n\037\213", 400, ""},
+    {"HTTP/1.1 400 Bad\r\nContent-Le", 0, ""},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0, ""}, /* success without our body: no */
+    {"HTTP/1.1 4\r\n\r\n", 0, ""},
+    {"SSH-2.0-x\r\n\r\n", 0, ""},
+    {"", 0, ""},
+};
+
+/* A connection that was reset by the peer after it had answered. */
+static int reset_connection(const char *answer)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(a);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int ours = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &n), 0);
+    assert_int_equal(connect(ours, (struct sockaddr *)&a, sizeof(a)), 0);
+
+    int theirs = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+    assert_true(theirs >= 0);
+    assert_int_equal(send(ours, "unread", 6, 0), 6);
+    assert_int_equal(recv(theirs, &(char){0}, 1, MSG_PEEK), 1);
+    assert_int_equal(send(theirs, answer, strlen(answer), 0), strlen(answer));
+    close(theirs);
+    close(listener);
+    while (send(ours, "more", 4, MSG_NOSIGNAL) > 0)
+        usleep(1000);
+    return ours;
+}
+
+static void test_salvage(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(salvage_cases); i++) {
+        const struct salvage_case *c = &salvage_cases[i];
+        struct err e = ERR_INIT;
+        AUTO(http_response) struct http_response a = {0};
+        struct http_request r = {.method = "PUT", .max_body = 100};
+        struct transfer t = {.r = &r, .ret = &a, .e = &e, .url = "http://127.0.0.1/", .sock = -1};
+
+        t.kept = reset_connection(c->answer);
+        assert_int_equal(http_salvage_answer(&t), c->status != 0);
+        close(t.kept);
+        if (c->status) {
+            assert_int_equal(a.status, c->status);
+            assert_true(a.answered_early);
+            assert_string_equal(str_text(&a.body), c->body);
+        }
+    }
+}
+
 static void *fire_later(void *arg)
 {
     usleep(100000);
@@ -531,9 +602,10 @@ int main(void)
         cmocka_unit_test(test_plain),          cmocka_unit_test(test_bodies),
         cmocka_unit_test(test_sinks),          cmocka_unit_test(test_caps),
         cmocka_unit_test(test_broken_answers), cmocka_unit_test(test_redirects),
-        cmocka_unit_test(test_early_answer),   cmocka_unit_test(test_clocks),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_proxy),
-        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_early_answer),   cmocka_unit_test(test_salvage),
+        cmocka_unit_test(test_clocks),         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_proxy),          cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_texts),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
