@@ -133,7 +133,7 @@ fuzz: deps
 	@tests/fuzz/run $(or $(SECONDS_EACH),60)
 
 lint: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all
 	@for f in tests/lint/*.sh; do echo "lint: $$f"; CW_BUILD=$(BUILD) $$f || exit 1; done
 
 coverage:
@@ -141,12 +141,12 @@ coverage:
 
 bench:
 	@tests/deps.sh build test bench
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all
 	@tests/bench/run
 
 demo:
 	@tests/deps.sh build test
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all
 	@tests/demo
 
 vm-shell:

@@ -341,7 +341,6 @@ static void cached(void **state UNUSED)
 {
     AUTO_FREE char *dir =
         mem_printf("%s/seccomp-cache", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    AUTO_FREE char *shell = NULL;
     struct ctr_spec s = {.default_seccomp = true};
     struct err e = ERR_INIT;
     uint64_t took[3];
