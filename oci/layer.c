@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "base/treesum.h"
 #include "base/treewriter.h"
 #include "oci/lower.h"
 #include "oci/tar.h"
@@ -375,6 +376,13 @@ uint64_t oci_layer_received(const struct oci_layer *l)
 uint64_t oci_layer_bytes(const struct oci_layer *l)
 {
     return treewriter_bytes(l->writer);
+}
+
+int oci_layer_sum(struct oci_layer *l, struct treesum *ret, struct err *e)
+{
+    if (treewriter_sum(l->writer, ret) && !l->depends)
+        return 0;
+    return treesum_of(l->dir, NULL, ret, e);
 }
 
 bool oci_layer_depends(const struct oci_layer *l)

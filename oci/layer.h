@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 
 struct err;
+struct treesum;
 struct oci_layer;
 struct oci_lowers;
 
@@ -41,6 +42,9 @@ int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *
 int oci_layer_finish(struct oci_layer *l, struct err *e) MUST_CHECK;
 uint64_t oci_layer_received(const struct oci_layer *l); /* compressed bytes taken so far */
 uint64_t oci_layer_bytes(const struct oci_layer *l);    /* bytes of regular files */
+/* What the tree must add up to from now on (base/treesum.h); reads it again where that could not be known while it
+ * was written. After finish, and after complete for a layer that depends. */
+int oci_layer_sum(struct oci_layer *l, struct treesum *ret, struct err *e) MUST_CHECK;
 bool oci_layer_depends(const struct oci_layer *l);
 int oci_layer_complete(struct oci_layer *l, const struct oci_lowers *below, struct err *e)
     MUST_CHECK;

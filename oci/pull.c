@@ -26,6 +26,7 @@
 #include "base/jobs.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/treesum.h"
 #include "base/units.h"
 #include "oci/image.h"
 #include "oci/layer.h"
@@ -255,6 +256,17 @@ static int check_room(struct pull *p, struct err *e)
 
 /* ---- one layer ---- */
 
+static int publish(struct pull *p, struct pull_layer *l, struct oci_layer *unpacked,
+                   const char *key, struct err *e)
+{
+    struct treesum sum;
+    const struct store_layer named = {key, l->diff_id, oci_layer_bytes(unpacked), &sum};
+
+    if (oci_layer_sum(unpacked, &sum, e) < 0)
+        return -1;
+    return store_publish(p->store, &p->work, l->dir_name, &named, e);
+}
+
 struct stream {
     struct pull *p;
     struct oci_layer *layer;
@@ -303,9 +315,10 @@ static int unpack(struct pull *p, struct pull_layer *l, struct err *e)
         l->unpacked = take_ptr(&layer);
         return 0;
     }
+    int rc = publish(p, l, layer, l->key, e);
+
     close_fd(&l->dir);
-    return store_publish(p->store, &p->work, l->dir_name, l->key, l->diff_id,
-                         oci_layer_bytes(layer), e);
+    return rc;
 }
 
 /* Unpacked by us, or by somebody else while we waited for the right to. */
@@ -459,8 +472,7 @@ static int complete_layers(struct pull *p, struct err *e)
         int rc = oci_layer_complete(l->unpacked, &below, e);
 
         str_list_free(&below.keys);
-        if (rc < 0 || store_publish(p->store, &p->work, l->dir_name, l->chain_key, l->diff_id,
-                                    oci_layer_bytes(l->unpacked), e) < 0)
+        if (rc < 0 || publish(p, l, l->unpacked, l->chain_key, e) < 0)
             return err_wrap(e, "layer %s", l->desc->digest);
     }
     return 0;
@@ -487,7 +499,7 @@ static int commit(struct pull *p, struct image **ret, struct err *e)
             p->top_digest);
     if (!p->ref->digest)
         add_ref(&i, oci_ref_text(p->ref), p->top_digest);
-    if (p->n_missing && store_sync(p->store, e) < 0)
+    if (!store_is_synced(p->store, &i.keys) && store_sync(p->store, e) < 0)
         return -1;
     return store_commit(p->store, &i, p->ref, ret, e);
 }

@@ -20,15 +20,22 @@
 #include "base/fd.h"
 #include "base/jobs.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/statefile.h"
 #include "base/str.h"
 #include "base/tree.h"
+#include "base/treesum.h"
 #include "oci/ref.h"
 #include "oci/store_inner.h"
 
-enum { LAYER_POLL_MS = 50, INDEX_FILE_MAX = 16 * 1024 * 1024, LAYER_FILE_MAX = 4096 };
+enum {
+    LAYER_POLL_MS = 50,
+    INDEX_FILE_MAX = 16 * 1024 * 1024,
+    LAYER_FILE_MAX = 4096,
+    MOUNTINFO_MAX = 64 * 1024 * 1024
+};
 
 /* ---- locks ---- */
 
@@ -75,11 +82,22 @@ int store_lock_layer(struct oci_store *s, const char *diff_id, struct cancel *c,
     }
 }
 
+/* `cwrun mount` leaves no process behind that could hold a lock: the mount itself says whose it is. */
+static bool is_mounted(const char *id)
+{
+    AUTO_FREE char *source = mem_printf(" overlay " OCI_MOUNT_SOURCE "%s ", digest_hex(id));
+    AUTO_CLOSE int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    AUTO(str) struct str text = STR_INIT(MOUNTINFO_MAX);
+    struct err ignored = ERR_INIT;
+
+    return fd >= 0 && fd_read_all(fd, &text, &ignored) == 0 && strstr(str_text(&text), source);
+}
+
 bool store_in_use(struct oci_store *s, const char *id)
 {
     AUTO_CLOSE int fd = openat(s->leases, digest_hex(id), O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0;
+    return (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) || is_mounted(id);
 }
 
 /* ---- layers ---- */
@@ -146,27 +164,30 @@ void store_end(struct oci_store *s, struct store_work *w)
     close_fd(&w->fd);
 }
 
-int store_publish(struct oci_store *s, struct store_work *w, const char *name, const char *key,
-                  const char *diff_id, uint64_t size, struct err *e)
+int store_publish(struct oci_store *s, struct store_work *w, const char *name,
+                  const struct store_layer *l, struct err *e)
 {
     AUTO_CLOSE int dir = openat(w->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     AUTO(cJSON) cJSON *meta = cJSON_CreateObject();
+    char sum[TREESUM_TEXT_MAX];
 
     if (dir < 0)
         return err_sys(e, "open unpacked layer");
-    json_add_str(meta, "diff_id", diff_id);
-    json_add_int(meta, "size", (int64_t)size);
+    treesum_text(l->sum, sum);
+    json_add_str(meta, "diff_id", l->diff_id);
+    json_add_int(meta, "size", (int64_t)l->size);
+    json_add_str(meta, "sum", sum);
     json_add_str(meta, "boot_id", s->boot_id);
     AUTO_FREE char *text = json_text(meta);
 
     if (statefile_replace(dir, "layer.json", text, strlen(text), 0600, false, e) < 0)
         return -1;
-    if (renameat2(w->fd, name, s->layers, key, RENAME_NOREPLACE) < 0 && errno != EEXIST)
-        return err_sys(e, "name layer %s", key);
+    if (renameat2(w->fd, name, s->layers, l->key, RENAME_NOREPLACE) < 0 && errno != EEXIST)
+        return err_sys(e, "name layer %s", l->key);
     return 0;
 }
 
-static int read_layer_file(struct oci_store *s, const char *key, cJSON **ret, struct err *e)
+int store_layer_file(struct oci_store *s, const char *key, cJSON **ret, struct err *e)
 {
     AUTO(str) struct str text = STR_INIT(LAYER_FILE_MAX);
     AUTO_CLOSE int dir = openat(s->layers, key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -185,7 +206,7 @@ uint64_t store_layer_size(struct oci_store *s, const char *key)
     struct err ignored = ERR_INIT;
     uint64_t size = 0;
 
-    if (read_layer_file(s, key, &meta, &ignored) < 0 ||
+    if (store_layer_file(s, key, &meta, &ignored) < 0 ||
         json_get_u64(meta, "size", INT64_MAX, &size, &ignored) < 0)
         return 0;
     return size;
@@ -235,13 +256,13 @@ static void find_garbage(struct oci_store *s, struct str_list *names)
     closedir(d);
 }
 
-static bool is_other_boot(struct oci_store *s, const char *key)
+bool store_is_other_boot(struct oci_store *s, const char *key)
 {
     AUTO(cJSON) cJSON *meta = NULL;
     struct err ignored = ERR_INIT;
     const char *boot;
 
-    return read_layer_file(s, key, &meta, &ignored) < 0 ||
+    return store_layer_file(s, key, &meta, &ignored) < 0 ||
            json_get_str(meta, "boot_id", 64, &boot, &ignored) < 0 || !str_eq(boot, s->boot_id);
 }
 
@@ -253,41 +274,10 @@ static bool image_is_whole(struct oci_store *s, const struct stored_image *i)
     return true;
 }
 
-static void forget_image(struct oci_store *s, const struct stored_image *i)
+/* Files to lock that a crash left; whoever holds one holds it locked, and who waits for one looks again. */
+static void sweep_locks(int dir, const struct stored_list *keep)
 {
-    AUTO_FREE char *file = mem_printf("%s.json", digest_hex(i->id));
-    struct err ignored = ERR_INIT;
-
-    if (statefile_remove(s->images, file, true, &ignored) == 0)
-        unlinkat(s->leases, digest_hex(i->id), 0);
-}
-
-static void keys_in_use(const struct stored_list *images, struct str_list *ret)
-{
-    for (size_t i = 0; i < images->n; i++)
-        for (size_t k = 0; k < images->items[i].keys.n; k++)
-            str_list_add(ret, images->items[i].keys.items[k]);
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void sort(struct str_list *l)
-{
-    if (l->n)
-        qsort(l->items, l->n, sizeof(*l->items), by_text);
-}
-
-static bool sorted_has(const struct str_list *l, const char *key)
-{
-    return l->n && bsearch(&key, l->items, l->n, sizeof(*l->items), by_text);
-}
-
-static void pinned_keys(struct oci_store *s, struct str_list *ret)
-{
-    int copy = openat(s->tmp, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
 
     if (!d) {
@@ -295,49 +285,21 @@ static void pinned_keys(struct oci_store *s, struct str_list *ret)
         return;
     }
     for (struct dirent *entry; (entry = readdir(d));) {
-        AUTO(str) struct str text = STR_INIT(BOUND_MIB);
-        struct err ignored = ERR_INIT;
-        AUTO_CLOSE int fd =
-            openat(s->tmp, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        bool kept = !path_is_component(entry->d_name);
 
-        if (path_is_component(entry->d_name) && fd >= 0 &&
-            statefile_read(fd, "pins", &text, &ignored) == 0)
-            str_list_split(ret, str_text(&text), '\n');
+        for (size_t i = 0; i < keep->n && !kept; i++)
+            kept = str_eq(digest_hex(keep->items[i].id), entry->d_name);
+        AUTO_CLOSE int fd = kept ? -1 : openat(dir, entry->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            unlinkat(dir, entry->d_name, 0);
     }
     closedir(d);
 }
 
-typedef bool layer_filter(struct oci_store *s, const char *key);
-
-/* Move layers that no image names and no pull wants, and that `fn` (if any) picks, into the work
- * directory, which is removed later without the lock. Returns their bytes. */
-static uint64_t bury_layers(struct oci_store *s, const struct stored_list *images,
-                            struct store_work *grave, layer_filter *fn)
+static bool is_of_no_use(struct oci_store *s, const char *key, const void *arg UNUSED)
 {
-    AUTO(str_list) struct str_list used = {0};
-    int copy = openat(s->layers, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
-    uint64_t bytes = 0;
-
-    if (!d) {
-        close_fd(&copy);
-        return 0;
-    }
-    keys_in_use(images, &used);
-    pinned_keys(s, &used);
-    sort(&used);
-    for (struct dirent *entry; (entry = readdir(d));) {
-        const char *key = entry->d_name;
-
-        if (!path_is_component(key) || sorted_has(&used, key) || (fn && !fn(s, key)))
-            continue;
-        uint64_t size = store_layer_size(s, key);
-
-        if (renameat(s->layers, key, grave->fd, key) == 0)
-            bytes += size;
-    }
-    closedir(d);
-    return bytes;
+    return store_is_other_boot(s, key);
 }
 
 /* What a crash left: images that lack a layer, layers that may lack data. */
@@ -360,13 +322,16 @@ static int adopt(struct oci_store *s, struct err *e)
     whole.items = mem_array(images.n, sizeof(*whole.items));
     for (size_t i = 0; i < images.n; i++) {
         if (!image_is_whole(s, &images.items[i])) {
-            forget_image(s, &images.items[i]);
+            log_warn("image id=%s lacks a layer and is forgotten", images.items[i].id);
+            store_forget_image(s, &images.items[i]);
             continue;
         }
         whole.items[whole.n++] = images.items[i];
         images.items[i] = (struct stored_image){0};
     }
-    bury_layers(s, &whole, &grave, is_other_boot);
+    store_bury_layers(s, &whole, &grave, is_of_no_use, NULL);
+    sweep_locks(s->leases, &whole);
+    sweep_locks(s->locks, &(struct stored_list){0});
     close_fd(&lock);
     for (size_t i = 0; i < garbage.n; i++) {
         struct err ignored = ERR_INIT;
@@ -388,7 +353,7 @@ static char *read_boot_id(void)
     return mem_strndup(str_text(&s), strcspn(str_text(&s), "\n"));
 }
 
-int oci_store_open(const char *dir, struct oci_store **ret, struct err *e)
+int store_open(const char *dir, struct oci_store **ret, struct err *e)
 {
     AUTO(oci_store) struct oci_store *s = mem_new(struct oci_store);
 
@@ -409,6 +374,16 @@ int oci_store_open(const char *dir, struct oci_store **ret, struct err *e)
         return -1;
     if (mkdirat(s->dir, "empty", 0755) < 0 && errno != EEXIST)
         return err_sys(e, "make %s/empty", s->path);
+    *ret = take_ptr(&s);
+    return 0;
+}
+
+int oci_store_open(const char *dir, struct oci_store **ret, struct err *e)
+{
+    AUTO(oci_store) struct oci_store *s = NULL;
+
+    if (store_open(dir, &s, e) < 0)
+        return -1;
     if (adopt(s, e) < 0)
         return err_wrap(e, "image store %s", dir);
     *ret = take_ptr(&s);
@@ -428,199 +403,4 @@ void oci_store_close(struct oci_store *s)
     free(s->boot_id);
     free(s->path);
     free(s);
-}
-
-/* ---- removing ---- */
-
-static int commit_removal(struct oci_store *s, struct store_work *grave, struct str_list *ids,
-                          uint64_t *freed, struct err *e)
-{
-    AUTO(stored_list) struct stored_list images = {0};
-    uint64_t bytes;
-
-    for (size_t i = 0; i < ids->n; i++) {
-        struct stored_image gone = {.id = ids->items[i]};
-
-        forget_image(s, &gone);
-    }
-    if (store_load(s, &images, e) < 0)
-        return -1;
-    bytes = bury_layers(s, &images, grave, NULL);
-    if (freed)
-        *freed = bytes;
-    return 0;
-}
-
-static bool is_tag_ref(const struct stored_ref *r)
-{
-    return !strchr(r->text, '@');
-}
-
-static size_t count_tags(const struct stored_image *i)
-{
-    size_t n = 0;
-
-    for (size_t r = 0; r < i->n_refs; r++)
-        n += is_tag_ref(&i->refs[r]);
-    return n;
-}
-
-static struct stored_ref *find_ref(struct stored_image *i, const char *text)
-{
-    for (size_t r = 0; r < i->n_refs; r++)
-        if (str_eq(i->refs[r].text, text))
-            return &i->refs[r];
-    return NULL;
-}
-
-static void drop_ref(struct stored_image *i, struct stored_ref *r)
-{
-    free(r->text);
-    free(r->digest);
-    *r = i->refs[--i->n_refs];
-}
-
-/* By id, at least 12 digits of it, or by reference; *ref is NULL when by id. */
-static struct stored_image *find_named(struct stored_list *l, const char *name,
-                                       struct stored_ref **ref)
-{
-    AUTO(oci_ref) struct oci_ref *parsed = NULL;
-    const char *hex = str_starts(name, "sha256:") ? name + 7 : name;
-    struct err ignored = ERR_INIT;
-
-    *ref = NULL;
-    if (oci_ref_parse(name, &parsed, &ignored) == 0) {
-        AUTO_FREE char *text = oci_ref_text(parsed);
-
-        for (size_t i = 0; i < l->n; i++)
-            if ((*ref = find_ref(&l->items[i], text)))
-                return &l->items[i];
-    }
-    if (strlen(hex) >= 12 && strspn(hex, "0123456789abcdef") == strlen(hex))
-        for (size_t i = 0; i < l->n; i++)
-            if (str_starts(digest_hex(l->items[i].id), hex))
-                return &l->items[i];
-    return NULL;
-}
-
-static int remove_locked(struct oci_store *s, const char *name, struct store_work *grave,
-                         struct err *e)
-{
-    AUTO(stored_list) struct stored_list images = {0};
-    AUTO(str_list) struct str_list ids = {0};
-    AUTO_CLOSE int lock = store_lock(s, true, e);
-    struct stored_ref *ref;
-    char shown[STR_SHOW_MAX];
-
-    if (lock < 0 || store_load(s, &images, e) < 0)
-        return -1;
-    struct stored_image *i = find_named(&images, name, &ref);
-
-    if (!i)
-        return err_set(e, ERR_ABSENT, "no image %s", str_show(shown, name));
-    /* One of several names: only the name goes. */
-    if (ref && is_tag_ref(ref) && count_tags(i) > 1) {
-        drop_ref(i, ref);
-        return store_save(s, i, e);
-    }
-    if (store_in_use(s, i->id))
-        return err_set(e, ERR_LIMIT, "image %s is in use", str_show(shown, name));
-    str_list_add(&ids, i->id);
-    return commit_removal(s, grave, &ids, NULL, e);
-}
-
-int oci_store_remove(struct oci_store *s, const char *name_or_id, struct err *e)
-{
-    struct store_work grave = STORE_WORK_INIT;
-
-    if (store_begin(s, NULL, &grave, e) < 0)
-        return -1;
-    int rc = remove_locked(s, name_or_id, &grave, e);
-
-    store_end(s, &grave);
-    return rc;
-}
-
-static uint64_t total_bytes(struct oci_store *s, struct str_list *keys)
-{
-    uint64_t sum = 0;
-
-    sort(keys);
-    for (size_t i = 0; i < keys->n; i++)
-        if (i == 0 || !str_eq(keys->items[i], keys->items[i - 1]))
-            sum += store_layer_size(s, keys->items[i]);
-    return sum;
-}
-
-static uint64_t image_bytes(struct oci_store *s, const struct stored_list *l)
-{
-    AUTO(str_list) struct str_list keys = {0};
-
-    keys_in_use(l, &keys);
-    return total_bytes(s, &keys);
-}
-
-static int least_recently_used_first(const void *a, const void *b)
-{
-    double x = ((const struct stored_image *)a)->last_used,
-           y = ((const struct stored_image *)b)->last_used;
-
-    return (x > y) - (x < y);
-}
-
-static int prune_locked(struct oci_store *s, uint64_t max_bytes, struct store_work *grave,
-                        uint64_t *freed, struct err *e)
-{
-    AUTO(stored_list) struct stored_list images = {0};
-    AUTO(str_list) struct str_list ids = {0};
-    AUTO_CLOSE int lock = store_lock(s, true, e);
-
-    if (lock < 0 || store_load(s, &images, e) < 0)
-        return -1;
-    if (images.n)
-        qsort(images.items, images.n, sizeof(*images.items), least_recently_used_first);
-    struct stored_list left = images;
-
-    for (size_t i = 0; i < left.n && image_bytes(s, &left) > max_bytes;) {
-        if (left.items[i].pinned || store_in_use(s, left.items[i].id)) {
-            i++;
-            continue;
-        }
-        /* Moved behind the end: `images` still owns it. */
-        struct stored_image gone = left.items[i];
-
-        str_list_add(&ids, gone.id);
-        memmove(&left.items[i], &left.items[i + 1], (left.n - i - 1) * sizeof(gone));
-        left.items[--left.n] = gone;
-    }
-    return commit_removal(s, grave, &ids, freed, e);
-}
-
-int oci_store_prune(struct oci_store *s, uint64_t max_bytes, uint64_t *ret_freed, struct err *e)
-{
-    struct store_work grave = STORE_WORK_INIT;
-
-    if (store_begin(s, NULL, &grave, e) < 0)
-        return -1;
-    int rc = prune_locked(s, max_bytes, &grave, ret_freed, e);
-
-    store_end(s, &grave);
-    return rc;
-}
-
-uint64_t oci_store_bytes(struct oci_store *s)
-{
-    int copy = openat(s->layers, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
-    uint64_t sum = 0;
-
-    if (!d) {
-        close_fd(&copy);
-        return 0;
-    }
-    for (struct dirent *entry; (entry = readdir(d));)
-        if (path_is_component(entry->d_name))
-            sum += store_layer_size(s, entry->d_name);
-    closedir(d);
-    return sum;
 }

@@ -28,6 +28,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
+struct cancel;
 struct err;
 struct oci_ref;
 struct image;
@@ -59,5 +60,31 @@ int oci_store_remove(struct oci_store *s, const char *name_or_id, struct err *e)
  * counted once); then unreferenced layers. *ret_freed may be NULL. (B153) */
 int oci_store_prune(struct oci_store *s, uint64_t max_bytes, uint64_t *ret_freed, struct err *e)
     MUST_CHECK;
+/*
+ * Check what the store holds (S20): every index file is sound, every layer an image names is there, every tree
+ * adds up to what was unpacked. Reads all bytes of all layers; pulls and runs may go on meanwhile. With repair:
+ * what is damaged and not in use goes, with the images that need it, so that the next pull fetches just that.
+ */
+struct oci_check {
+    bool repair;
+    struct cancel *cancel;
+    /* Each finding as it is made; may be NULL. */
+    void (*found)(void *arg, const char *text);
+    void *arg;
+};
+struct oci_check_result {
+    size_t images, layers; /* looked at */
+    size_t damaged, left;  /* findings; those that are still there */
+    size_t unknown;        /* layers without a sum, of an older version */
+};
+int oci_store_check(const char *dir, const struct oci_check *o, struct oci_check_result *ret,
+                    struct err *e) MUST_CHECK;
+
+/* Keep the image of that name whatever space is wanted for, or no longer. */
+int oci_store_pin(struct oci_store *s, const char *name_or_id, bool pinned, struct err *e)
+    MUST_CHECK;
+/* Source of an overlay mount that shows the image; while it is mounted the image is in use. */
+#define OCI_MOUNT_SOURCE "cwrun-" /* and the hex of the id */
+
 /* Bytes all layers take, each once. */
 uint64_t oci_store_bytes(struct oci_store *s);

@@ -103,6 +103,12 @@ static int read_one(struct oci_store *s, const char *file, struct stored_image *
 
 int store_load(struct oci_store *s, struct stored_list *ret, struct err *e)
 {
+    return store_load_telling(s, ret, NULL, e);
+}
+
+int store_load_telling(struct oci_store *s, struct stored_list *ret, struct str_list *bad,
+                       struct err *e)
+{
     int copy = openat(s->images, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
     size_t cap = 0;
@@ -113,14 +119,18 @@ int store_load(struct oci_store *s, struct stored_list *ret, struct err *e)
         return -1;
     }
     for (struct dirent *entry; (entry = readdir(d));) {
-        struct err ignored = ERR_INIT;
+        struct err why = ERR_INIT;
 
-        if (!str_ends(entry->d_name, ".json"))
+        if (*entry->d_name == '.' || !str_ends(entry->d_name, ".json"))
             continue;
         if (ret->n == cap)
             ret->items = mem_realloc(ret->items, cap = cap ? 2 * cap : 16, sizeof(*ret->items));
-        if (read_one(s, entry->d_name, &ret->items[ret->n], &ignored) == 0)
+        if (read_one(s, entry->d_name, &ret->items[ret->n], &why) == 0) {
             ret->n++;
+        } else if (bad) {
+            str_list_add(bad, entry->d_name);
+            str_list_add(bad, why.msg);
+        }
     }
     closedir(d);
     return 0;
@@ -132,7 +142,18 @@ int store_save(struct oci_store *s, const struct stored_image *i, struct err *e)
     AUTO(cJSON) cJSON *doc = json_write_fields(image_fields, i);
     AUTO_FREE char *text = json_text(doc);
 
-    return statefile_replace(s->images, file, text, strlen(text), 0600, true, e);
+    if (statefile_replace(s->images, file, text, strlen(text), 0600, true, e) < 0)
+        return -1;
+    if (i->last_used > 0) {
+        time_t whole = (time_t)i->last_used;
+        const struct timespec t = {.tv_sec = whole,
+                                   .tv_nsec = (long)((i->last_used - (double)whole) * 1e9)};
+
+        /* The file's time is the last use, and writing it is none. */
+        if (utimensat(s->images, file, (const struct timespec[2]){t, t}, AT_SYMLINK_NOFOLLOW) < 0)
+            return err_sys(e, "set the time of %s", file);
+    }
+    return 0;
 }
 
 static void touch(struct oci_store *s, const char *id)

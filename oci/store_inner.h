@@ -10,18 +10,23 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "base/str.h"
 #include "oci/image.h"
 #include "oci/store.h"
 
 struct cancel;
 struct err;
+struct treesum;
 
 struct oci_store {
     char *path; /* absolute */
     int dir, layers, images, tmp, leases, locks;
     char *boot_id;
 };
+
+/* As oci_store_open, but what a crash left stays as it is. */
+int store_open(const char *dir, struct oci_store **ret, struct err *e) MUST_CHECK;
 
 /* flock of <dir>/lock; an fd to close. Held for moments only, never across I/O of a size from outside. */
 int store_lock(struct oci_store *s, bool exclusive, struct err *e) MUST_CHECK;
@@ -45,9 +50,18 @@ bool store_has(struct oci_store *s, const char *key);
 /* Wait for the right to unpack that layer. An fd; closing it lets others go on. */
 int store_lock_layer(struct oci_store *s, const char *diff_id, struct cancel *c, struct err *e)
     MUST_CHECK;
-/* `name` in the work directory holds "fs"; it becomes layer `key`. Somebody else's being there is fine. */
-int store_publish(struct oci_store *s, struct store_work *w, const char *name, const char *key,
-                  const char *diff_id, uint64_t size, struct err *e) MUST_CHECK;
+/* What is told of a layer in its layer.json. */
+struct store_layer {
+    const char *key, *diff_id;
+    uint64_t size; /* bytes of its files */
+    const struct treesum *sum;
+};
+/* `name` in the work directory holds "fs"; it becomes that layer. Somebody else's being there is fine. */
+int store_publish(struct oci_store *s, struct store_work *w, const char *name,
+                  const struct store_layer *l, struct err *e) MUST_CHECK;
+/* Have all of them been written to disk? Those an image names have; others may be of a pull that was killed
+ * before it came to that. */
+bool store_is_synced(struct oci_store *s, const struct str_list *keys);
 int store_sync(struct oci_store *s, struct err *e) MUST_CHECK;
 uint64_t store_free_bytes(struct oci_store *s);
 
@@ -74,12 +88,26 @@ struct stored_list {
 };
 void stored_list_free(struct stored_list *l);
 DEFINE_AUTO_VALUE(stored_list, stored_list_free)
-/* All images, under the caller's lock. A file that cannot be read is left out. */
+/* All images, under the caller's lock. A file that cannot be read is left out; bad, if not NULL, gets its name
+ * and why it was. */
 int store_load(struct oci_store *s, struct stored_list *ret, struct err *e) MUST_CHECK;
+int store_load_telling(struct oci_store *s, struct stored_list *ret, struct str_list *bad,
+                       struct err *e) MUST_CHECK;
 int store_save(struct oci_store *s, const struct stored_image *i, struct err *e) MUST_CHECK;
 /* Size of a layer by key, 0 when unknown. */
 uint64_t store_layer_size(struct oci_store *s, const char *key);
-/* Is the image leased by anybody? */
+/* layer.json of a layer. */
+int store_layer_file(struct oci_store *s, const char *key, cJSON **ret, struct err *e) MUST_CHECK;
+/* Forget an image, its lease, too; under the exclusive lock. */
+void store_forget_image(struct oci_store *s, const struct stored_image *i);
+/* Move layers that no image names and no pull wants, and that `fn` (if any) picks, into the work directory,
+ * which is removed later without the lock. Returns their bytes. Under the exclusive lock. */
+typedef bool store_layer_filter(struct oci_store *s, const char *key, const void *arg);
+uint64_t store_bury_layers(struct oci_store *s, const struct stored_list *images,
+                           struct store_work *grave, store_layer_filter *fn, const void *arg);
+/* Was it unpacked before the machine was last started? Or does it not say so? */
+bool store_is_other_boot(struct oci_store *s, const char *key);
+/* Is the image leased by anybody, or mounted? */
 bool store_in_use(struct oci_store *s, const char *id);
 
 /* Write the image under these references (taken from any other image that had them) and hand it out. Its

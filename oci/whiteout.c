@@ -68,8 +68,10 @@ int oci_whiteout_apply(struct treewriter *w, const char *path, enum whiteout_kin
         return 0;
     }
     name += strlen(PREFIX);
-    if (mknodat(dir, name, S_IFCHR, makedev(0, 0)) == 0)
+    if (mknodat(dir, name, S_IFCHR, makedev(0, 0)) == 0) {
+        treewriter_count_node(w, name, S_IFCHR, makedev(0, 0));
         return 0;
+    }
     /* The layer itself has something of that name, which stays: a file hides what is below by being
      * there, a directory only when it is opaque. */
     if (errno != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||

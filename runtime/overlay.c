@@ -124,19 +124,17 @@ static int make_dirs(const struct ctr_spec *s, bool mapped, struct err *e)
 
 /* redirect_dir and metacopy would let attributes in a layer point elsewhere (S26). volatile: the root is thrown
  * away, so nothing of it need reach the disk. */
-static int mount_layers(size_t n, struct err *e)
+static int mount_layers(size_t n, const char *upper, const char *source, unsigned long flags,
+                        struct err *e)
 {
     AUTO(str) struct str data = STR_INIT(4095);
 
-    if (str_append_text(
-            &data,
-            "upperdir=u/upper,workdir=u/work,redirect_dir=nofollow,metacopy=off,index=off,volatile,lowerdir=") <
-        0)
+    if (str_appendf(&data, "%sredirect_dir=nofollow,metacopy=off,index=off,lowerdir=", upper) < 0)
         return err_set(e, ERR_BUG, "overlay options");
     for (size_t i = 0; i < n; i++)
         if (str_appendf(&data, i ? ":%zu" : "%zu", i) < 0)
             return err_set(e, ERR_LIMIT, "%zu layers are too many", n);
-    if (mkdir("m", 0700) < 0 || mount("overlay", "m", "overlay", 0, str_text(&data)) < 0)
+    if (mkdir("m", 0700) < 0 || mount(source, "m", "overlay", flags, str_text(&data)) < 0)
         return err_sys(e, "mount the overlay of %zu layers", n);
     return 0;
 }
@@ -154,7 +152,8 @@ static int build(const struct ctr_spec *s, int userns_fd, bool *unmappable, stru
             return -1;
     }
     if (attach(s->overlay_dir, "u", -1, unmappable, e) < 0 ||
-        mount_layers(s->overlay_lower.n, e) < 0)
+        mount_layers(s->overlay_lower.n, "upperdir=u/upper,workdir=u/work,volatile,", "overlay", 0,
+                     e) < 0)
         return -1;
     int fd = (int)syscall(SYS_open_tree, AT_FDCWD, "m", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
@@ -171,4 +170,33 @@ int overlay_open(const struct ctr_spec *s, int userns_fd, bool *ret_unmappable, 
     if (fd < 0)
         remove_dirs(s->overlay_dir);
     return fd;
+}
+
+int overlay_view(const struct str_list *lower, const char *source, struct err *e)
+{
+    AUTO(workshop) struct workshop w = {-1, -1, -1};
+    size_t n = lower->n;
+    bool unmappable = false;
+    char name[24];
+
+    if (n > BOUND_LAYERS)
+        return err_set(e, ERR_LIMIT, "%zu layers: the kernel takes %d", n, BOUND_LAYERS);
+    if (enter(&w, e) < 0)
+        return err_wrap(e, "prepare the view");
+    for (size_t i = 0; i < n; i++) {
+        snprintf(name, sizeof(name), "%zu", i);
+        if (attach(lower->items[i], name, -1, &unmappable, e) < 0)
+            return -1;
+    }
+    /* One layer alone is no overlay to the kernel: an empty one goes below. */
+    for (; n < 2; n++) {
+        snprintf(name, sizeof(name), "%zu", n);
+        if (mkdir(name, 0755) < 0)
+            return err_sys(e, "make an empty layer");
+    }
+    if (mount_layers(n, "", source, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, e) < 0)
+        return -1;
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, "m", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    return fd < 0 ? err_sys(e, "take the view") : fd;
 }

@@ -14,6 +14,7 @@
 
 struct err;
 struct ctr_spec;
+struct str_list;
 
 /*
  * userns_fd   ids of the layers; -1: as on disk
@@ -22,3 +23,6 @@ struct ctr_spec;
  */
 int overlay_open(const struct ctr_spec *s, int userns_fd, bool *ret_unmappable, struct err *e)
     MUST_CHECK;
+/* The layers merged, read-only, as one detached mount whose source is called so: to look at. No device, setuid bit
+ * or program of it works. lower: topmost first. */
+int overlay_view(const struct str_list *lower, const char *source, struct err *e) MUST_CHECK;

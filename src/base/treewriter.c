@@ -25,6 +25,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "base/tree.h"
+#include "base/treesum.h"
 
 struct pending_dir {
     char *path;
@@ -46,11 +47,16 @@ struct treewriter {
     int file; /* being written, or -1 */
     struct tree_meta file_meta;
     bool file_meta_done, file_hole;
+    uint64_t file_size;
+    uint32_t file_crc;
     char *last; /* path of the entry made last */
 
     struct pending_dir *dirs;
     size_t n_dirs, cap_dirs;
     uint64_t bytes, entries;
+
+    struct treesum sum;
+    bool replaced; /* something that was counted is gone */
 };
 
 /* umask(2) cannot be read without being changed, which other threads would notice. */
@@ -167,8 +173,10 @@ static int make_dir(struct treewriter *w, int parent, const char *name, mode_t m
     struct stat st;
     bool opaque = false;
 
-    if (mkdirat(parent, name, mode) == 0)
+    if (mkdirat(parent, name, mode) == 0) {
+        treesum_name(&w->sum, name);
         return 0;
+    }
     if (errno != EEXIST)
         return fail(e, name, "make directory");
     if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
@@ -179,6 +187,7 @@ static int make_dir(struct treewriter *w, int parent, const char *name, mode_t m
     if (unlinkat(parent, name, 0) < 0 || mkdirat(parent, name, mode) < 0 ||
         (opaque && make_opaque(parent, name) < 0))
         return fail(e, name, "replace by a directory");
+    w->replaced = true;
     treewriter_changed(w); /* last: it may close parent */
     return 0;
 }
@@ -275,6 +284,7 @@ static int clear_way(struct treewriter *w, int parent, const char *path, struct 
 {
     const char *name;
 
+    w->replaced = true;
     if (unlinkat(parent, name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, 0) == 0)
         return parent;
     if (errno != EISDIR && errno != EPERM)
@@ -331,6 +341,9 @@ int treewriter_file(struct treewriter *w, const char *path, const struct tree_me
         return fail(e, path, "create");
     w->file_meta = *m;
     w->file_meta_done = w->file_hole = false;
+    w->file_size = 0;
+    w->file_crc = TREESUM_CRC;
+    treesum_name(&w->sum, name);
     return 0;
 }
 
@@ -348,6 +361,8 @@ int treewriter_data(struct treewriter *w, const void *data, size_t n, struct err
     if (count(w, n, e) < 0)
         return -1;
     w->file_hole = false;
+    w->file_size += n;
+    w->file_crc = treesum_crc(w->file_crc, data, n);
     return fd_write_all(w->file, data, n) < 0 ? fail(e, w->last, "write") : 0;
 }
 
@@ -358,6 +373,8 @@ int treewriter_hole(struct treewriter *w, uint64_t n, struct err *e)
     if (!n)
         return 0;
     w->file_hole = true;
+    w->file_size += n;
+    w->file_crc = treesum_crc_zeros(w->file_crc, n);
     return lseek(w->file, (off_t)n, SEEK_CUR) < 0 ? fail(e, w->last, "seek") : 0;
 }
 
@@ -391,6 +408,9 @@ int treewriter_file_end(struct treewriter *w, struct err *e)
     w->file = -1;
     if (rc < 0)
         return -1;
+    treesum_file(&w->sum, wanted_mode(w, w->file_meta.mode),
+                 w->o.keep_owner ? w->file_meta.uid : w->uid,
+                 w->o.keep_owner ? w->file_meta.gid : w->gid, w->file_size, w->file_crc);
     return futimens(fd, times) < 0 ? fail(e, w->last, "set time") : 0;
 }
 
@@ -426,6 +446,8 @@ int treewriter_symlink(struct treewriter *w, const char *path, const char *targe
         if (symlinkat(target, parent, name) < 0)
             return fail(e, path, "make link");
     }
+    treesum_name(&w->sum, name);
+    treesum_link(&w->sum, target);
     return apply_at(w, parent, name, path, m, true, e);
 }
 
@@ -461,8 +483,10 @@ int treewriter_hardlink(struct treewriter *w, const char *path, const char *targ
 
     if (parent < 0)
         return -1;
-    if (linkat(from, tname, parent, name, 0) == 0)
+    if (linkat(from, tname, parent, name, 0) == 0) {
+        treesum_name(&w->sum, name);
         return 0;
+    }
     if (errno != EEXIST)
         return fail(e, path, "make hard link");
     if (fstatat(parent, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == st.st_ino &&
@@ -497,7 +521,20 @@ int treewriter_node(struct treewriter *w, const char *path, const struct tree_me
         if (mknodat(parent, name, type | 0600, rdev) < 0)
             return fail(e, path, "make device or FIFO");
     }
+    treewriter_count_node(w, name, type | wanted_mode(w, m->mode), rdev);
     return apply_at(w, parent, name, path, m, false, e);
+}
+
+void treewriter_count_node(struct treewriter *w, const char *name, mode_t mode, dev_t rdev)
+{
+    treesum_name(&w->sum, name);
+    treesum_node(&w->sum, mode, rdev);
+}
+
+bool treewriter_sum(const struct treewriter *w, struct treesum *ret)
+{
+    *ret = w->sum;
+    return !w->replaced;
 }
 
 int treewriter_xattr(struct treewriter *w, const char *name, const void *value, size_t n,
@@ -542,6 +579,7 @@ int treewriter_remove(struct treewriter *w, const char *path, struct err *e)
         return -1;
     if (!*name)
         return refuse(e, path, "the root cannot be removed");
+    w->replaced = true;
     if (tree_remove_at(parent, name, e) < 0)
         return -1;
     treewriter_changed(w);

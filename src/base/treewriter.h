@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 
 struct err;
+struct treesum;
 struct treewriter;
 
 struct tree_meta {
@@ -75,6 +76,11 @@ void treewriter_changed(struct treewriter *w);
  * valid after treewriter_finish. fn returns -1 to stop. */
 int treewriter_implied(struct treewriter *w, int (*fn)(void *arg, const char *path, struct err *e),
                        void *arg, struct err *e) MUST_CHECK;
+/* The sum of the tree as it was written (base/treesum.h), after finish. False: an entry took the place of another
+ * one, so it must be measured. */
+bool treewriter_sum(const struct treewriter *w, struct treesum *ret);
+/* The caller made a node of that name itself, by treewriter_parent. */
+void treewriter_count_node(struct treewriter *w, const char *name, mode_t mode, dev_t rdev);
 /* Apply what was delayed. More entries may follow, and finish be called again. */
 int treewriter_finish(struct treewriter *w, struct err *e) MUST_CHECK;
 uint64_t treewriter_bytes(const struct treewriter *w);

@@ -61,6 +61,11 @@ int cwrun_images(int argc, char **argv);
 int cwrun_rmi(int argc, char **argv);
 int cwrun_prune(int argc, char **argv);
 int cwrun_inspect(int argc, char **argv);
+int cwrun_pin(int argc, char **argv); /* "unpin", too */
+int cwrun_mount(int argc, char **argv);
+int cwrun_umount(int argc, char **argv);
+/* `cwrun doctor --images`: the exit status. */
+int cwrun_check_images(const char *store, bool repair);
 int cwrun_doctor(int argc, char **argv);
 int cwrun_ps(int argc, char **argv);
 int cwrun_logs(int argc, char **argv);

@@ -48,21 +48,39 @@ static void print_networks(void)
     }
 }
 
+struct doctor_options {
+    bool images, repair;
+    char *store;
+};
+static const struct opt doctor_table[] = {
+    OPT_ROW(
+        struct doctor_options, images, "images", 0, OPT_FLAG, NULL, NULL,
+        "check the image store instead: every layer is read and compared with what was unpacked"),
+    OPT_ROW(struct doctor_options, repair, "repair", 0, OPT_FLAG, NULL, NULL,
+            "with --images: remove what is damaged, so that the next pull fetches it anew"),
+    OPT_ROW(struct doctor_options, store, "store", 0, OPT_STR, "DIR", CWRUN_WORK_DIR "/images",
+            "image store"),
+    {0}};
+
 int cwrun_doctor(int argc, char **argv)
 {
     static const char *const words[] = {
         [CTR_CHECK_OK] = "ok", [CTR_CHECK_WARN] = "warn", [CTR_CHECK_MISSING] = "MISSING"};
-    static const struct opt table[] = {{0}};
     struct ctr_check *checks = NULL;
     size_t n = 0, missing = 0;
-    char unused[1];
-    int rc = cwrun_parse(table, "cwrun doctor",
+    struct doctor_options o = {0};
+    int rc = cwrun_parse(doctor_table, "cwrun doctor [--images [--repair]]",
                          "Check kernel, cgroups, namespaces, overlay and GPUs. Exit status 1 "
                          "when something that runs need is missing.",
-                         argc, argv, true, unused, NULL, NULL);
+                         argc, argv, true, &o, NULL, NULL);
 
-    if (rc)
-        return rc < 0 ? EXIT_USAGE : 0;
+    if (rc == 0 && o.images)
+        missing = (size_t)cwrun_check_images(o.store, o.repair);
+    bool done = rc != 0 || o.images;
+
+    opt_free(doctor_table, &o);
+    if (done)
+        return rc < 0 ? EXIT_USAGE : (int)missing;
     if (geteuid() != 0)
         fputs("cwrun: not root: some checks cannot look\n", stderr);
     ctr_doctor(&checks, &n);

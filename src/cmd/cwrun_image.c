@@ -144,6 +144,7 @@ int cwrun_images(int argc, char **argv)
     struct image_options o = {0};
     struct oci_image_info *list = NULL;
     struct err e = ERR_INIT;
+    char total[UNITS_TEXT_MAX];
     size_t n = 0;
     int rc =
         cwrun_parse(image_table, "cwrun images [flags]", NULL, argc, argv, true, &o, NULL, NULL);
@@ -155,6 +156,8 @@ int cwrun_images(int argc, char **argv)
         printf("%-40s %-16s %10s %10s  %s\n", "IMAGE", "ID", "SIZE", "ITS OWN", "LAST USED");
         for (size_t i = 0; i < n; i++)
             print_image(&list[i]);
+        printf("\n%zu images, %s on disk (shared layers counted once)\n", n,
+               units_decimal_str(total, oci_store_bytes(store)));
     }
     oci_image_info_free(list, n);
     opt_free(image_table, &o);

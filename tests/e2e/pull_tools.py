@@ -28,6 +28,10 @@ def scratch(prefix='pull.'):
     return tempfile.mkdtemp(prefix=prefix)
 
 
+def program(*words):
+    return [os.path.join(BIN, 'cwrun'), *words]
+
+
 def command(store, name, *flags):
     return [os.path.join(BIN, 'cwrun'), 'pull', '-q', '--store', store, '--docker-config', '/dev/null', *flags, name]
 
@@ -43,7 +47,7 @@ def index(store):
     """The store's index entries."""
     found = []
     for name in sorted(os.listdir(os.path.join(store, 'images'))):
-        if name.endswith('.json'):
+        if name.endswith('.json') and not name.startswith('.'):
             with open(os.path.join(store, 'images', name)) as source:
                 found.append(json.load(source))
     return found
