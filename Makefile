@@ -46,7 +46,7 @@ fuzzers := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIBS := $(foreach r,worker oci netns runtime base,$(BUILD)/lib/$(r).a)
 
-.PHONY: all tests unit-programs check check-fast unit lint fuzz bench demo install clean help deps coverage vm-shell print-%
+.PHONY: all tests unit-programs check check-fast unit lint fuzz bench demo install man deb clean help deps coverage vm-shell print-%
 all: $(programs:%=$(BUILD)/bin/%) $(if $(filter cworkerd,$(programs)),$(BUILD)/bin/cl-worker)
 
 $(BUILD)/obj/%.o: %.c Makefile $(BANNED)
@@ -154,14 +154,19 @@ vm-shell:
 
 # ------------------------------------------------------------------------------------------------ install
 
+# made by the programs themselves, from their flag tables
+man: all
+	@configs/man/make-pages $(BUILD)/bin $(BUILD)/man '$(VERSION)'
+
 LIBEXEC := $(PREFIX)/libexec/cworker
-install: all
+install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/share/man/man8 \
 	    $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/cworker
 	install -m 755 $(BUILD)/bin/cworkerd $(BUILD)/bin/cwrun $(BUILD)/bin/cwrt $(DESTDIR)$(PREFIX)/bin/
 	ln -sfn cworkerd $(DESTDIR)$(PREFIX)/bin/cl-worker
 	install -m 755 $(BUILD)/bin/cwshim $(DESTDIR)$(LIBEXEC)/
-	for p in $(wildcard configs/man/*.8); do install -m 644 $$p $(DESTDIR)$(PREFIX)/share/man/man8/; done
+	install -m 644 $(BUILD)/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	ln -sfn cworkerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/cl-worker.8
 	sed 's|@PREFIX@|$(PREFIX)|g' configs/cworkerd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/cworkerd.service
 	install -m 644 configs/cworker-runs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	[ -e $(DESTDIR)/etc/cworker/cworkerd.conf ] || install -m 600 configs/cworkerd.conf $(DESTDIR)/etc/cworker/

@@ -19,7 +19,7 @@ declare -A group=(
         apache2-utils qemu-system-x86 qemu-system-common busybox-static bash-static kmod cpio
         e2fsprogs zstd iputils-ping netcat-openbsd procps util-linux curl git"
     # libclang-rt: the sanitizers of clang
-    [lint]="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev binutils"
+    [lint]="groff clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev binutils"
     # the peers that benchmarks compare with
     [bench]="crun runc"
 )

@@ -283,19 +283,6 @@ static void print_row(const struct opt *o, FILE *out)
     fputc('\n', out);
 }
 
-void opt_print_help(const struct opt *table, const char *usage, const char *about, FILE *out)
-{
-    fprintf(out, "usage: %s\n\n", usage);
-    if (about)
-        fprintf(out, "%s\n\n", about);
-    fputs("options:\n  -h, --help                 show this and exit\n", out);
-    for (const struct opt *o = table; o->name; o++) {
-        if (o->group)
-            fprintf(out, "\n%s:\n", o->group);
-        print_row(o, out);
-    }
-}
-
 /* roff reads a leading dot or quote as a request, a backslash as an escape and '-' as a hyphen. */
 static void print_roff(const char *text, FILE *out)
 {
@@ -308,6 +295,15 @@ static void print_roff(const char *text, FILE *out)
             fprintf(out, "\\&%c", *p);
         else
             fputc(*p, out);
+    }
+}
+
+static void print_choices(const struct opt *o, FILE *out)
+{
+    for (size_t i = 0; o->type == OPT_CHOICE && o->choices && o->choices[i]; i++) {
+        fputs(i ? ", \\fB" : ". One of: \\fB", out);
+        print_roff(o->choices[i], out);
+        fputs("\\fR", out);
     }
 }
 
@@ -325,12 +321,44 @@ void opt_print_man(const struct opt *table, FILE *out)
             fprintf(out, " \\fI%s\\fR", o->arg);
         fputc('\n', out);
         print_roff(o->help ? o->help : "", out);
+        print_choices(o, out);
         if (o->def && o->type != OPT_FLAG) {
-            fputs(" Default: ", out);
+            fputs(". Default: ", out);
             print_roff(o->def, out);
-            fputc('.', out);
         }
-        fputc('\n', out);
+        fputs(".\n", out);
+    }
+}
+
+static void print_help_roff(const struct opt *table, const char *usage, const char *about,
+                            FILE *out)
+{
+    fputs(".PP\n.B ", out);
+    print_roff(usage, out);
+    if (about && about[0]) {
+        fputs("\n.PP\n", out);
+        print_roff(about, out);
+    }
+    fputc('\n', out);
+    opt_print_man(table, out);
+}
+
+void opt_print_help(const struct opt *table, const char *usage, const char *about, FILE *out)
+{
+    const char *format = getenv("CW_HELP");
+
+    if (format && strcmp(format, "man") == 0) {
+        print_help_roff(table, usage, about, out);
+        return;
+    }
+    fprintf(out, "usage: %s\n\n", usage);
+    if (about)
+        fprintf(out, "%s\n\n", about);
+    fputs("options:\n  -h, --help                 show this and exit\n", out);
+    for (const struct opt *o = table; o->name; o++) {
+        if (o->group)
+            fprintf(out, "\n%s:\n", o->group);
+        print_row(o, out);
     }
 }
 

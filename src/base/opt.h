@@ -55,7 +55,8 @@ int opt_parse(const struct opt *table, int argc, char **argv, bool stop_at_word,
 /* "flag = value" a line, '#' comments; the long names. ERR_USER names file and line. */
 int opt_parse_file(const struct opt *table, const char *path, void *options, struct err *e)
     MUST_CHECK;
+/* --help as text; with CW_HELP=man in the environment as a piece of a man page (configs/man). */
 void opt_print_help(const struct opt *table, const char *usage, const char *about, FILE *out);
-/* The OPTIONS section of a man page, roff. */
+/* The flags as tagged paragraphs of a man page, roff. */
 void opt_print_man(const struct opt *table, FILE *out);
 void opt_free(const struct opt *table, void *options);

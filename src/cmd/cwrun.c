@@ -76,6 +76,11 @@ int cwrun_parse(const struct opt *table, const char *usage_text, const char *abo
     return 0;
 }
 
+static bool asks_help(int argc, char **argv)
+{
+    return argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
@@ -98,7 +103,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
         if (strcmp(verbs[i].name, name) != 0)
             continue;
-        if (verbs[i].needs_root && geteuid() != 0) {
+        if (verbs[i].needs_root && geteuid() != 0 && !asks_help(argc - first, argv + first)) {
             fprintf(stderr, "cwrun: %s needs root: try `sudo cwrun %s …`\n", name, name);
             return EXIT_OURS;
         }
