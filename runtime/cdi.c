@@ -26,6 +26,10 @@ static const struct json_field node_fields[] = {
     JSON_FIELD(struct cdi_node, path, "path", JSON_STR, JSON_REQUIRED, BOUND_PATH),
     JSON_FIELD(struct cdi_node, host_path, "hostPath", JSON_STR, 0, BOUND_PATH),
     JSON_FIELD(struct cdi_node, permissions, "permissions", JSON_STR, 0, 3),
+    JSON_FIELD(struct cdi_node, type, "type", JSON_STR, 0, 1),
+    JSON_FIELD(struct cdi_node, major, "major", JSON_I64, 0, 0),
+    JSON_FIELD(struct cdi_node, minor, "minor", JSON_I64, 0, 0),
+    JSON_FIELD(struct cdi_node, file_mode, "fileMode", JSON_I64, 0, 0),
     JSON_FIELD(struct cdi_node, uid, "uid", JSON_U32, 0, 0),
     JSON_FIELD(struct cdi_node, gid, "gid", JSON_U32, 0, 0),
     {0},
@@ -34,6 +38,7 @@ static const struct json_field mount_fields[] = {
     JSON_FIELD(struct cdi_mount, host_path, "hostPath", JSON_STR, JSON_REQUIRED, BOUND_PATH),
     JSON_FIELD(struct cdi_mount, container_path, "containerPath", JSON_STR, JSON_REQUIRED,
                BOUND_PATH),
+    JSON_FIELD(struct cdi_mount, type, "type", JSON_STR, 0, 32),
     JSON_FIELD(struct cdi_mount, options, "options", JSON_STR_LIST, 0, 32),
     {0},
 };
@@ -51,6 +56,8 @@ static const struct json_field edit_fields[] = {
               4096),
     JSON_LIST(struct cdi_edits, hooks, n_hooks, "hooks", hook_fields, struct cdi_hook, 0, 64),
     JSON_FIELD(struct cdi_edits, gids, "additionalGids", JSON_RAW, 0, 0),
+    JSON_FIELD(struct cdi_edits, intel_rdt, "intelRdt", JSON_RAW, 0, 0),
+    JSON_FIELD(struct cdi_edits, net_devices, "netDevices", JSON_RAW, 0, 0),
     {0},
 };
 
@@ -118,6 +125,8 @@ static int read_file(int dirfd, const char *dir, const char *name, struct ctr_cd
 
     if (rc < 0 || json_read_fields(v, cdi_fields, c, e) < 0)
         return err_wrap(e, "%s", c->file);
+    if (!str_starts(c->version, "0.") && !str_starts(c->version, "1."))
+        return err_set(e, ERR_HOST, "%s: cdiVersion %.30s is not known", c->file, c->version);
     *ret = take_ptr(&c);
     return 0;
 }
@@ -180,18 +189,37 @@ bool ctr_cdi_has(const struct ctr_cdi *c, const char *device)
     return find(c, device);
 }
 
+const char *ctr_cdi_file(const struct ctr_cdi *c)
+{
+    return c->file;
+}
+
+int ctr_cdi_check(const struct ctr_cdi *c, const char *const *devices, size_t n,
+                  const char *version, struct err *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct device *d = find(c, devices[i]);
+
+        if (!d)
+            return err_set(e, ERR_ABSENT, "%s has no device %s", c->file, devices[i]);
+        if (cdi_edits_check(&d->edits, version, e) < 0)
+            return err_wrap(e, "%s: %s", c->file, d->name);
+    }
+    return cdi_edits_check(&c->edits, version, e) < 0 ? err_wrap(e, "%s", c->file) : 0;
+}
+
 int ctr_cdi_apply(const struct ctr_cdi *c, const char *const *devices, size_t n, struct ctr_spec *s,
-                  struct err *e)
+                  struct str_list *libs, struct err *e)
 {
     for (size_t i = 0; i < n; i++) {
         const struct device *d = find(c, devices[i]);
 
         if (!d)
             return err_set(e, ERR_ABSENT, "CDI: %s has no device %s", c->file, devices[i]);
-        if (cdi_edits_apply(&d->edits, s, e) < 0)
+        if (cdi_edits_apply(&d->edits, s, libs, e) < 0)
             return err_wrap(e, "CDI: %s: %s", c->file, d->name);
     }
-    if (cdi_edits_apply(&c->edits, s, e) < 0)
+    if (cdi_edits_apply(&c->edits, s, libs, e) < 0)
         return err_wrap(e, "CDI: %s", c->file);
     return 0;
 }

@@ -15,6 +15,7 @@
 struct err;
 struct ctr_spec;
 struct ctr_cdi;
+struct str_list;
 
 /* All specifications of `kind` ("nvidia.com/gpu") in the directories ("/etc/cdi", "/run/cdi"; later ones win). A missing
  * directory is fine; *ret NULL when there is no such specification. */
@@ -23,7 +24,12 @@ int ctr_cdi_load(const char *const *dirs, size_t n_dirs, const char *kind, struc
 void ctr_cdi_free(struct ctr_cdi *c);
 DEFINE_AUTO(ctr_cdi, ctr_cdi_free)
 bool ctr_cdi_has(const struct ctr_cdi *c, const char *device);
+const char *ctr_cdi_file(const struct ctr_cdi *c); /* its path; borrowed */
+/* Is it still true of this host? ERR_HOST saying what is not: a file or node is gone, a node has other numbers, the
+ * libraries are of another driver than `version` (NULL: unknown): the driver was updated, the specification was not. */
+int ctr_cdi_check(const struct ctr_cdi *c, const char *const *devices, size_t n,
+                  const char *version, struct err *e) MUST_CHECK;
 /* The edits of the devices, and once those common to all. ERR_ABSENT: no such device; ERR_HOST: a file it names is
- * missing on this host (stale: the driver was updated), or a hook is unknown. */
+ * missing on this host, or a hook is unknown. libs: see cdi_edits.h; added to. */
 int ctr_cdi_apply(const struct ctr_cdi *c, const char *const *devices, size_t n, struct ctr_spec *s,
-                  struct err *e) MUST_CHECK;
+                  struct str_list *libs, struct err *e) MUST_CHECK;

@@ -1,13 +1,14 @@
 /*
  * Which GPUs there are is asked of NVML; where that is not installed, the driver's files under /proc tell. How one gets
- * into a container says the host's CDI specification; without one (or for a GPU it does not name, which means that it
- * is older than the hardware) the driver's nodes and libraries are put in place by what is found on the host.
+ * into a container says the host's CDI specification. One that is missing, does not name the GPU or is not true any more
+ * (the driver was updated and nobody made it anew) is not used: then the driver's nodes and libraries are put in place by
+ * what is found on the host.
  */
 #include "runtime/gpu.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,84 +16,25 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/statefile.h"
 #include "base/str.h"
-#include "base/units.h"
 #include "runtime/cdi.h"
-#include "runtime/cdi_edits.h"
 #include "runtime/gpu_own.h"
+#include "runtime/ldcache.h"
 #include "runtime/nvml.h"
 #include "runtime/spec.h"
 
-enum { GPUS_MAX = 256 };
 #define CDI_KIND "nvidia.com/gpu"
+enum { LDCACHE_MAX = 8 << 20 };
 
 /* --- finding ----------------------------------------------------------------------------------------------------- */
-
-/* "Key: \t value" in the driver's information file; a new string or NULL. */
-static char *field(const char *text, const char *key)
-{
-    size_t n = strlen(key);
-
-    for (const char *line = text; line && *line;
-         line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-        if (strncmp(line, key, n) != 0 || line[n] != ':')
-            continue;
-        const char *value = line + n + 1 + strspn(line + n + 1, " \t");
-
-        return mem_strndup(value, strcspn(value, "\n"));
-    }
-    return NULL;
-}
-
-static int read_information(int dir, const char *bus, struct ctr_gpu *g, struct err *e)
-{
-    AUTO_FREE char *path = mem_printf("%s/information", bus);
-    AUTO(str) struct str text = STR_INIT(65536);
-
-    if (fd_read_file_at(dir, path, &text, e) < 0)
-        return -1;
-    AUTO_FREE char *uuid = field(str_text(&text), "GPU UUID"),
-                   *model = field(str_text(&text), "Model");
-    AUTO_FREE char *minor = field(str_text(&text), "Device Minor");
-    uint64_t number = 0;
-
-    if (!uuid || !minor || units_u64(minor, 255, &number, e) < 0)
-        return err_set(e, ERR_HOST, "%s names no UUID or minor number", path);
-    snprintf(g->uuid, sizeof(g->uuid), "%s", uuid);
-    snprintf(g->name, sizeof(g->name), "%s", model ? model : "");
-    g->minor = (unsigned)number;
-    g->numa_node = -1;
-    g->usable = true;
-    return 0;
-}
-
-/* In the order of bus addresses, as nvidia-smi counts. No such directory: no GPUs. */
-static int list_by_driver(const struct gpu_places *at, struct ctr_gpu *out, size_t *ret_n,
-                          struct err *e)
-{
-    AUTO_FREE char *path = mem_printf("%s/gpus", at->driver);
-    struct dirent **names = NULL;
-    int n = scandir(path, &names, NULL, alphasort), rc = 0;
-    AUTO_CLOSE int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    size_t found = 0;
-
-    for (int i = 0; i < n; i++) {
-        if (rc == 0 && names[i]->d_name[0] != '.' && found < GPUS_MAX) {
-            out[found] = (struct ctr_gpu){.index = (unsigned)found};
-            rc = read_information(dir, names[i]->d_name, &out[found], e);
-            found++;
-        }
-        free(names[i]);
-    }
-    free(names);
-    *ret_n = found;
-    return rc;
-}
 
 /* Only GPUs that open are offered. */
 static void check_opens(const struct gpu_places *at, struct ctr_gpu *g)
 {
-    AUTO_FREE char *path = mem_printf("%s/nvidia%u", at->dev, g->minor);
+    AUTO_FREE char *path = g->kind == CTR_GPU_AMD
+                               ? mem_printf("%s/dri/renderD%u", at->dev, g->minor)
+                               : mem_printf("%s/nvidia%u", at->dev, g->minor);
     AUTO_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
     if (!g->usable || fd >= 0)
@@ -101,21 +43,31 @@ static void check_opens(const struct gpu_places *at, struct ctr_gpu *g)
     snprintf(g->why_not, sizeof(g->why_not), "%s does not open: %s", path, strerror(errno));
 }
 
+static int list_nvidia(const struct gpu_places *at, struct ctr_gpu **ret, size_t *ret_n,
+                       struct err *e)
+{
+    struct err trouble = ERR_INIT;
+
+    if (ctr_nvml_list(at->nvml, ret, ret_n, &trouble) == 0)
+        return 0;
+    *ret = mem_array(GPUS_MAX, sizeof(**ret));
+    if (gpu_driver_list(at, *ret, ret_n, e) < 0)
+        return -1;
+    for (size_t i = 0; i < *ret_n && trouble.kind != ERR_ABSENT; i++) {
+        (*ret)[i].usable = false;
+        snprintf((*ret)[i].why_not, sizeof((*ret)[i].why_not), "%.150s", trouble.msg);
+    }
+    return 0;
+}
+
 int gpu_list_at(const struct gpu_places *at, struct ctr_gpu **ret, size_t *ret_n, struct err *e)
 {
     AUTO_FREE struct ctr_gpu *list = NULL;
-    struct err trouble = ERR_INIT;
     size_t n = 0;
 
-    if (ctr_nvml_list(at->nvml, &list, &n, &trouble) < 0) {
-        list = mem_array(GPUS_MAX, sizeof(*list));
-        if (list_by_driver(at, list, &n, e) < 0)
-            return -1;
-        for (size_t i = 0; i < n && trouble.kind != ERR_ABSENT; i++) {
-            list[i].usable = false;
-            snprintf(list[i].why_not, sizeof(list[i].why_not), "%.150s", trouble.msg);
-        }
-    }
+    if (list_nvidia(at, &list, &n, e) < 0)
+        return -1;
+    gpu_amd_list(at, list, &n);
     for (size_t i = 0; i < n; i++)
         check_opens(at, &list[i]);
     *ret = take_ptr(&list);
@@ -124,101 +76,6 @@ int gpu_list_at(const struct gpu_places *at, struct ctr_gpu **ret, size_t *ret_n
 }
 
 /* --- putting into a spec ----------------------------------------------------------------------------------------- */
-
-/* Does the name begin with one of the driver's user-space libraries' names? */
-static bool is_driver_library(const char *name, const char *version)
-{
-    static const char *const names[] = {"libcuda.so.", "libcudadebugger.so.", "libnvcuvid.so.",
-                                        "libnvidia-"};
-    AUTO_FREE char *ending = mem_printf(".so.%s", version);
-
-    if (!str_ends(name, ending))
-        return false;
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        if (str_starts(name, names[i]))
-            return true;
-    return false;
-}
-
-/* "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat…": the first word with a dot after "Module". */
-static char *driver_version(const struct gpu_places *at, struct err *e)
-{
-    AUTO_FREE char *path = mem_printf("%s/version", at->driver);
-    AUTO(str) struct str text = STR_INIT(65536);
-
-    if (fd_read_file_at(AT_FDCWD, path, &text, e) < 0)
-        return NULL;
-    for (const char *p = str_text(&text); *p;) {
-        size_t digits = strspn(p, "0123456789.");
-
-        if (digits >= 3 && memchr(p, '.', digits) && p[digits] == ' ')
-            return mem_strndup(p, digits);
-        p += digits ? digits : 1;
-    }
-    err_set(e, ERR_HOST, "%s names no version", path);
-    return NULL;
-}
-
-static int add_libraries(const struct gpu_places *at, struct ctr_spec *s, struct err *e)
-{
-    AUTO_FREE char *version = driver_version(at, e);
-    size_t added = 0;
-
-    if (!version)
-        return -1;
-    for (size_t i = 0; i < at->n_library_dirs && !added; i++) {
-        DIR *dir = opendir(at->library_dirs[i]);
-        struct dirent *entry;
-        int rc = 0;
-
-        while (dir && rc == 0 && (entry = readdir(dir))) {
-            if (!is_driver_library(entry->d_name, version))
-                continue;
-            AUTO_FREE char *path = mem_printf("%s/%s", at->library_dirs[i], entry->d_name);
-
-            rc = cdi_edits_library(s, path, path, e);
-            added++;
-        }
-        if (dir)
-            closedir(dir);
-        if (rc < 0)
-            return -1;
-    }
-    return added ? 0
-                 : err_set(e, ERR_HOST, "no libraries of driver %s are installed on this host",
-                           version);
-}
-
-static int add_by_driver(const struct gpu_places *at, struct ctr_spec *s,
-                         const struct ctr_gpu *const *gpus, size_t n, struct err *e)
-{
-    static const struct {
-        const char *name;
-        bool optional;
-    } common[] = {{"nvidiactl", false}, {"nvidia-uvm", true}, {"nvidia-uvm-tools", true}};
-
-    for (size_t i = 0; i < n; i++) {
-        AUTO_FREE char *inside = mem_printf("/dev/nvidia%u", gpus[i]->minor);
-        AUTO_FREE char *host = mem_printf("%s/nvidia%u", at->dev, gpus[i]->minor);
-
-        if (gpus[i]->is_mig)
-            return err_set(e, ERR_HOST,
-                           "%s: MIG instances need a CDI specification (nvidia-ctk cdi generate)",
-                           gpus[i]->uuid);
-        if (cdi_edits_node(s, inside, host, "rw", e) < 0)
-            return -1;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(common); i++) {
-        AUTO_FREE char *inside = mem_printf("/dev/%s", common[i].name);
-        AUTO_FREE char *host = mem_printf("%s/%s", at->dev, common[i].name);
-
-        if (common[i].optional && access(host, F_OK) < 0)
-            continue;
-        if (cdi_edits_node(s, inside, host, "rw", e) < 0)
-            return -1;
-    }
-    return add_libraries(at, s, e);
-}
 
 /* The name a CDI file has for the GPU: its uuid, or its index ("0", "0:1" for an instance). NULL: none. */
 static char *cdi_name(const struct ctr_cdi *cdi, const struct ctr_gpu *g)
@@ -246,34 +103,143 @@ static int choose(const struct ctr_gpu *list, size_t n_list, const char *const *
     return 0;
 }
 
-int gpu_edit_spec_at(const struct gpu_places *at, struct ctr_spec *s, const char *const *uuids,
-                     size_t n, struct err *e)
+/*
+ * The specification that is true of this host and names all of them; *names are its names for them. *ret NULL: there is
+ * none, and *why says what is wrong with one that names them.
+ */
+static int find_cdi(const struct gpu_places *at, const struct ctr_gpu *const *gpus, size_t n,
+                    struct ctr_cdi **ret, struct str_list *names, struct err *why, struct err *e)
 {
-    AUTO_FREE const struct ctr_gpu **chosen = mem_array(n, sizeof(*chosen));
-    AUTO_FREE struct ctr_gpu *list = NULL;
+    AUTO(ctr_cdi) struct ctr_cdi *cdi = NULL;
+    struct err ignored = ERR_INIT;
+
+    if (ctr_cdi_load(at->cdi, at->n_cdi, CDI_KIND, &cdi, e) < 0)
+        return -1;
+    for (size_t i = 0; cdi && i < n; i++) {
+        char *name = cdi_name(cdi, gpus[i]);
+
+        if (name)
+            str_list_take(names, name);
+    }
+    if (!cdi)
+        return 0;
+    AUTO_FREE char *version = gpu_driver_version(at, &ignored);
+
+    if (names->n < n)
+        err_set(why, ERR_HOST, "%s does not name all GPUs: is it older than the hardware?",
+                ctr_cdi_file(cdi));
+    else if (ctr_cdi_check(cdi, (const char *const *)names->items, n, version, why) == 0)
+        *ret = take_ptr(&cdi);
+    return 0;
+}
+
+static int edit_nvidia(const struct gpu_places *at, struct ctr_spec *s,
+                       const struct ctr_gpu *const *gpus, size_t n, struct str_list *libs,
+                       struct err *e)
+{
     AUTO(ctr_cdi) struct ctr_cdi *cdi = NULL;
     AUTO(str_list) struct str_list names = {0};
-    size_t n_list = 0;
+    struct err stale = ERR_INIT;
+
+    if (find_cdi(at, gpus, n, &cdi, &names, &stale, e) < 0)
+        return -1;
+    if (cdi)
+        return ctr_cdi_apply(cdi, (const char *const *)names.items, n, s, libs, e);
+    if (stale.kind != ERR_NONE)
+        ctr_spec_add_annotation(s, CTR_GPU_NOTE, stale.msg);
+    if (gpu_driver_edit(at, s, gpus, n, libs, e) == 0)
+        return 0;
+    return stale.kind == ERR_NONE
+               ? -1
+               : err_wrap(e, "stale CDI specification (%.200s), and without it", stale.msg);
+}
+
+/* Into the run's own directory, and from there over the image's. */
+static int refresh_cache(struct ctr_spec *s, const struct str_list *libs, const char *scratch,
+                         struct err *e)
+{
+    AUTO(str) struct str old = STR_INIT(LDCACHE_MAX);
+    AUTO(str) struct str new = STR_INIT(2 * (size_t)LDCACHE_MAX);
+    AUTO_FREE struct ldcache_entry *entries = mem_array(libs->n + 1, sizeof(*entries));
+    AUTO_CLOSE int dir = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    AUTO_FREE char *path = mem_printf("%s/ld.so.cache", scratch);
+
+    if (dir < 0)
+        return err_sys(e, "open %s", scratch);
+    for (size_t i = 0; i < libs->n; i++) {
+        char *equals = strchr(libs->items[i], '=');
+
+        *equals = '\0'; /* the list is not needed any more */
+        entries[i] = (struct ldcache_entry){libs->items[i], equals + 1};
+    }
+    if (ldcache_of_layers(&s->overlay_lower, &old, e) < 0 ||
+        ldcache_merge(str_text(&old), old.len, entries, libs->n, &new, e) < 0 ||
+        statefile_replace(dir, "ld.so.cache", str_text(&new), new.len, 0644, false, e) < 0)
+        return err_wrap(e, "the loader's cache");
+    ctr_spec_add_mount(s, "/etc/ld.so.cache", "bind", path, "bind,ro,nosuid,nodev,noexec");
+    return 0;
+}
+
+int gpu_edit_spec_at(const struct gpu_places *at, struct ctr_spec *s, const char *const *uuids,
+                     size_t n, const char *scratch, struct err *e)
+{
+    AUTO_FREE const struct ctr_gpu **chosen = mem_array(n + 1, sizeof(*chosen));
+    AUTO_FREE const struct ctr_gpu **nvidia = mem_array(n + 1, sizeof(*nvidia));
+    AUTO_FREE struct ctr_gpu *list = NULL;
+    AUTO(str_list) struct str_list libs = {0};
+    size_t n_list = 0, n_nvidia = 0;
 
     if (n == 0)
         return 0;
-    if (gpu_list_at(at, &list, &n_list, e) < 0 || choose(list, n_list, uuids, n, chosen, e) < 0 ||
-        ctr_cdi_load(at->cdi, at->n_cdi, CDI_KIND, &cdi, e) < 0)
+    if (gpu_list_at(at, &list, &n_list, e) < 0 || choose(list, n_list, uuids, n, chosen, e) < 0)
         return -1;
-    for (size_t i = 0; cdi && i < n; i++) {
-        char *name = cdi_name(cdi, chosen[i]);
-
-        if (name)
-            str_list_take(&names, name);
+    for (size_t i = 0; i < n; i++) {
+        if (chosen[i]->kind == CTR_GPU_NVIDIA)
+            nvidia[n_nvidia++] = chosen[i];
+        else if (gpu_amd_edit(at, s, chosen[i], e) < 0)
+            return -1;
     }
-    if (names.n == n)
-        return ctr_cdi_apply(cdi, (const char *const *)names.items, n, s, e);
-    return add_by_driver(at, s, chosen, n, e);
+    if (n_nvidia && edit_nvidia(at, s, nvidia, n_nvidia, &libs, e) < 0)
+        return -1;
+    return libs.n && scratch ? refresh_cache(s, &libs, scratch, e) : 0;
 }
 
+void gpu_cdi_text_at(const struct gpu_places *at, char *buf, size_t size)
+{
+    AUTO(ctr_cdi) struct ctr_cdi *cdi = NULL;
+    AUTO_FREE struct ctr_gpu *list = NULL;
+    AUTO_FREE const struct ctr_gpu **gpus = NULL;
+    AUTO(str_list) struct str_list names = {0};
+    struct err e = ERR_INIT, why = ERR_INIT;
+    size_t n = 0, n_nvidia = 0;
+
+    if (gpu_list_at(at, &list, &n, &e) < 0) {
+        snprintf(buf, size, "%s", e.msg);
+        return;
+    }
+    gpus = mem_array(n + 1, sizeof(*gpus));
+    for (size_t i = 0; i < n; i++)
+        if (list[i].kind == CTR_GPU_NVIDIA)
+            gpus[n_nvidia++] = &list[i];
+    if (find_cdi(at, gpus, n_nvidia, &cdi, &names, &why, &e) < 0)
+        snprintf(buf, size, "not usable: %s", e.msg);
+    else if (cdi)
+        snprintf(buf, size, "%s", ctr_cdi_file(cdi));
+    else if (why.kind != ERR_NONE)
+        snprintf(buf, size, "stale, not used: %s", why.msg);
+    else
+        snprintf(buf, size, "none; the driver's files are found without");
+}
+
+/* --- this host ---------------------------------------------------------------------------------------------------- */
+
 static const char *const cdi_dirs[] = {"/etc/cdi", "/run/cdi"};
-static const char *const library_dirs[] = {"/usr/lib/x86_64-linux-gnu", "/usr/lib64",
-                                           "/usr/lib/aarch64-linux-gnu", "/usr/lib"};
+static const char *const library_dirs[] = {"/usr/lib/x86_64-linux-gnu/nvidia/current",
+                                           "/usr/lib/x86_64-linux-gnu",
+                                           "/usr/lib64",
+                                           "/usr/lib/aarch64-linux-gnu",
+                                           "/usr/local/nvidia/lib64",
+                                           "/usr/lib"};
 static const struct gpu_places host = {
     .driver = "/proc/driver/nvidia",
     .dev = "/dev",
@@ -281,14 +247,35 @@ static const struct gpu_places host = {
     .n_cdi = ARRAY_SIZE(cdi_dirs),
     .library_dirs = library_dirs,
     .n_library_dirs = ARRAY_SIZE(library_dirs),
+    .sys = "/sys",
+    .bin_dir = "/usr/bin",
 };
+
+/* NVML is started and stopped by each call; two at once would stop each other's. */
+static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
 
 int ctr_gpu_list(struct ctr_gpu **ret, size_t *ret_n, struct err *e)
 {
-    return gpu_list_at(&host, ret, ret_n, e);
+    pthread_mutex_lock(&one_call);
+    int rc = gpu_list_at(&host, ret, ret_n, e);
+
+    pthread_mutex_unlock(&one_call);
+    return rc;
 }
 
-int ctr_gpu_edit_spec(struct ctr_spec *s, const char *const *uuids, size_t n, struct err *e)
+int ctr_gpu_edit_spec(struct ctr_spec *s, const char *const *uuids, size_t n, const char *scratch,
+                      struct err *e)
 {
-    return gpu_edit_spec_at(&host, s, uuids, n, e);
+    pthread_mutex_lock(&one_call);
+    int rc = gpu_edit_spec_at(&host, s, uuids, n, scratch, e);
+
+    pthread_mutex_unlock(&one_call);
+    return rc;
+}
+
+void ctr_gpu_cdi_text(char *buf, size_t size)
+{
+    pthread_mutex_lock(&one_call);
+    gpu_cdi_text_at(&host, buf, size);
+    pthread_mutex_unlock(&one_call);
 }

@@ -1,22 +1,31 @@
 #pragma once
 /*
- * gpu.h - GPUs of this host. Door of runtime/. Found by NVML (dlopen) or the driver's files; used through CDI
- * specifications where present, else nodes and libraries found by ourselves. Threads: any; no two calls at once.
+ * gpu.h - GPUs of this host. Door of runtime/.
+ *
+ * NVIDIA's are found by NVML (dlopen) or the driver's files and used through CDI specifications where these are true of
+ * this host, else nodes and libraries are found by ourselves; AMD's by the kernel's kfd topology, their programs come with
+ * the image. Order of a run: ctr_gpu_check ─► ctr_gpu_edit_spec ─► the run ─► ctr_gpu_check.
+ * Threads: any; calls wait for each other.
  */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 
 struct err;
 struct ctr_spec;
 
+enum ctr_gpu_kind { CTR_GPU_NVIDIA, CTR_GPU_AMD };
+
 struct ctr_gpu {
+    enum ctr_gpu_kind kind;
     char uuid[64];  /* "GPU-…" or "MIG-…" */
-    unsigned index; /* as nvidia-smi counts */
-    unsigned minor; /* of /dev/nvidiaN */
+    unsigned index; /* as nvidia-smi counts; AMD's follow */
+    unsigned minor; /* of /dev/nvidiaN, of /dev/dri/renderDN */
     bool is_mig;    /* an instance; then the two ids say which */
     unsigned mig_gpu_instance, mig_compute_instance;
+    char pci[16]; /* "0000:01:00" as the kernel's log names it; "": unknown */
     char name[96];
     int numa_node; /* -1 unknown */
     bool usable;
@@ -25,10 +34,16 @@ struct ctr_gpu {
 /* Host without GPUs: 0 with *ret_n 0. */
 int ctr_gpu_list(struct ctr_gpu **ret, size_t *ret_n, struct err *e) MUST_CHECK;
 /*
- * Put exactly these GPUs (by uuid) into the spec: device nodes, rules, driver libraries, environment. By the host's CDI
- * specification where one names them and is not stale, else by what the driver has on this host. No hook is executed:
- * the known ones' effects are made by mounts; an unknown one is an error (S45).
+ * Put exactly these GPUs (by uuid) into the spec: device nodes, rules, driver libraries, the loader's cache. By the host's
+ * CDI specification where one names them and is true, else by what the driver has on this host; a stale one is noted in
+ * the annotation CTR_GPU_NOTE. No hook is executed: the known ones' effects are made by mounts; an unknown one is an
+ * error (S45). The image's environment has no say.
+ *   scratch  directory of the run's own for the cache file, which lives as long as the container; s->overlay_lower is
+ *            set before. NULL: the cache stays the image's
  * Errors: ERR_ABSENT: no such GPU; ERR_HOST: the specification or the driver's files are not usable.
  */
-int ctr_gpu_edit_spec(struct ctr_spec *s, const char *const *uuids, size_t n, struct err *e)
-    MUST_CHECK;
+int ctr_gpu_edit_spec(struct ctr_spec *s, const char *const *uuids, size_t n, const char *scratch,
+                      struct err *e) MUST_CHECK;
+#define CTR_GPU_NOTE "org.codalab.cworker.gpu.note"
+/* What the host's CDI specification for NVIDIA's GPUs is worth, in words: "/etc/cdi/nvidia.yaml", "none", "…: stale: …". */
+void ctr_gpu_cdi_text(char *buf, size_t size);

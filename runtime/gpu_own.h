@@ -1,9 +1,10 @@
 #pragma once
 /*
- * gpu_own.h - where gpu.c looks; tests look elsewhere. Inner header of gpu.c.
+ * gpu_own.h - where gpu*.c look; tests look elsewhere. Inner header of gpu*.c.
  */
 #include <stddef.h>
 
+#include "base/str.h"
 #include "runtime/gpu.h"
 
 struct gpu_places {
@@ -14,8 +15,26 @@ struct gpu_places {
     size_t n_cdi;
     const char *const *library_dirs;
     size_t n_library_dirs;
+    const char *sys;     /* /sys */
+    const char *bin_dir; /* of nvidia-smi */
 };
+enum { GPUS_MAX = 256 };
+
 int gpu_list_at(const struct gpu_places *at, struct ctr_gpu **ret, size_t *ret_n, struct err *e)
     MUST_CHECK;
 int gpu_edit_spec_at(const struct gpu_places *at, struct ctr_spec *s, const char *const *uuids,
-                     size_t n, struct err *e) MUST_CHECK;
+                     size_t n, const char *scratch, struct err *e) MUST_CHECK;
+void gpu_cdi_text_at(const struct gpu_places *at, char *buf, size_t size);
+
+/* gpu_driver.c: NVIDIA's driver without CDI. libs: "soname=path" entries for the loader's cache; added to. */
+int gpu_driver_list(const struct gpu_places *at, struct ctr_gpu *out, size_t *ret_n, struct err *e)
+    MUST_CHECK;
+int gpu_driver_edit(const struct gpu_places *at, struct ctr_spec *s, const struct ctr_gpu *const *g,
+                    size_t n, struct str_list *libs, struct err *e) MUST_CHECK;
+/* "535.104.05", a new string; NULL with e when it is not loaded. */
+char *gpu_driver_version(const struct gpu_places *at, struct err *e);
+
+/* gpu_amd.c: GPUs appended to out, of which *n are there already. */
+void gpu_amd_list(const struct gpu_places *at, struct ctr_gpu *out, size_t *n);
+int gpu_amd_edit(const struct gpu_places *at, struct ctr_spec *s, const struct ctr_gpu *g,
+                 struct err *e) MUST_CHECK;

@@ -80,7 +80,7 @@ static int trouble(const struct api *a, int code, const char *what, struct err *
     return err_set(e, ERR_HOST, "NVML: %s: %.200s", what, text ? text : "unknown error");
 }
 
-static int numa_node(const struct api *a, struct nvml_device *d)
+static int numa_node(const struct api *a, struct nvml_device *d, struct ctr_gpu *g)
 {
     struct nvml_pci pci = {0};
     char path[96];
@@ -88,6 +88,8 @@ static int numa_node(const struct api *a, struct nvml_device *d)
 
     if (!a->pci || a->pci(d, &pci) != NVML_SUCCESS)
         return -1;
+    snprintf(g->pci, sizeof(g->pci), "%04x:%02x:%02x", pci.domain & 0xffff, pci.bus & 0xff,
+             pci.device & 0xff);
     snprintf(path, sizeof(path), "/sys/bus/pci/devices/%04x:%02x:%02x.0/numa_node",
              pci.domain & 0xffff, pci.bus & 0xff, pci.device & 0xff);
     FILE *f = fopen(path, "re");
@@ -160,7 +162,7 @@ static int list(const struct api *a, struct ctr_gpu *out, size_t *ret_n, struct 
         }
         describe(a, d, g);
         a->minor(d, &g->minor);
-        g->numa_node = numa_node(a, d);
+        g->numa_node = numa_node(a, d, g);
         struct ctr_gpu whole = *g;
         size_t instances = describe_mig(a, d, &whole, g, GPUS_MAX - n);
 

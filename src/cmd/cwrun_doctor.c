@@ -25,6 +25,13 @@ static void print_gpus(void)
     for (size_t i = 0; i < n; i++)
         printf("%s  gpu %u: %s %s %s\n", gpus[i].usable ? "ok     " : "MISSING", gpus[i].index,
                gpus[i].uuid, gpus[i].name, gpus[i].usable ? "" : gpus[i].why_not);
+    if (n && gpus[0].kind == CTR_GPU_NVIDIA) {
+        char text[400];
+
+        ctr_gpu_cdi_text(text, sizeof(text));
+        printf("%-8s CDI specification: %s\n", strncmp(text, "stale", 5) == 0 ? "warn" : "ok",
+               text);
+    }
     free(gpus);
 }
 

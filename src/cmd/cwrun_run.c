@@ -21,6 +21,7 @@
 #include "base/tree.h"
 #include "base/units.h"
 #include "cmd/cwrun.h"
+#include "cmd/cwrun_gpus.h"
 #include "cmd/cwrun_launch.h"
 #include "netns/network.h"
 #include "oci/image.h"
@@ -30,7 +31,7 @@
 
 struct run_options {
     struct image_options image;
-    char *pull, *network, *cpuset, *workdir, *user, *userns, *cgroup, *entrypoint, *hostname;
+    char *pull, *network, *cpuset, *workdir, *user, *userns, *cgroup, *entrypoint, *hostname, *gpus;
     int64_t memory, shm, pids;
     struct str_list env, mounts;
     bool read_only, keep;
@@ -52,6 +53,7 @@ static const struct opt table[] = {
     ROW(memory, "memory", 'm', OPT_SIZE, "SIZE", "0", "hard memory limit; 0: none"),
     ROW(cpuset, "cpuset", 0, OPT_STR, "LIST", NULL, "CPUs, for instance 0-3,8"),
     ROW(pids, "pids", 0, OPT_INT, "N", "0", "most processes; 0: no limit"),
+    ROW(gpus, "gpus", 0, OPT_STR, "N|all|UUID,...", NULL, "GPUs: so many, all, or these"),
     ROW(shm, "shm", 0, OPT_SIZE, "SIZE", "1g", "size of /dev/shm"),
     ROW(env, "env", 'e', OPT_LIST, "NAME=VALUE", NULL, "environment variable; repeatable"),
     ROW(mounts, "mount", 'v', OPT_LIST, "SOURCE:TARGET[:ro]", NULL, "bind a host path; repeatable"),
@@ -152,6 +154,8 @@ static int build_spec(const struct run_options *o, const struct image *image, ch
     for (size_t i = 0; i < o->mounts.n; i++)
         if (add_mount(s, o->mounts.items[i], e) < 0)
             return -1;
+    if (o->gpus && cwrun_add_gpus(o->gpus, s, l->dir, e) < 0)
+        return -1;
     return ctr_spec_validate(s, e);
 }
 

@@ -221,7 +221,7 @@ static int make_spec(const struct container_env *env, const struct run *run,
     if (bundle_spec(&in, &s, e) < 0)
         return -1;
     if (run->gpus.n &&
-        ctr_gpu_edit_spec(s, (const char *const *)run->gpus.items, run->gpus.n, e) < 0)
+        ctr_gpu_edit_spec(s, (const char *const *)run->gpus.items, run->gpus.n, scratch, e) < 0)
         return -1;
     *ret = take_ptr(&s);
     return 0;

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/str.h"
 #include "fuzz.h"
 #include "runtime/spec.h"
 
@@ -34,8 +35,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (ctr_cdi_load(dirs, 1, "nvidia.com/gpu", &c, &e) == 0 && c) {
         for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
             AUTO(ctr_spec) struct ctr_spec *s = ctr_spec_new();
+            AUTO(str_list) struct str_list libs = {0};
 
-            BUG_ON(ctr_cdi_apply(c, &devices[i], 1, s, &e) < 0 && e.kind == ERR_NONE);
+            BUG_ON(ctr_cdi_check(c, &devices[i], 1, "535.1", &e) < 0 && e.kind == ERR_NONE);
+            BUG_ON(ctr_cdi_apply(c, &devices[i], 1, s, &libs, &e) < 0 && e.kind == ERR_NONE);
         }
     }
     BUG_ON(unlinkat(dir, name, 0) < 0);

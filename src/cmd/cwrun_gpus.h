@@ -1,0 +1,17 @@
+#pragma once
+/*
+ * cwrun_gpus.h - the --gpus flag. Single-threaded; blocks on the driver.
+ */
+#include "base/cleanup.h"
+
+struct err;
+struct ctr_spec;
+
+/*
+ * Choose GPUs and put them into the spec. A stale CDI specification is noted on stderr.
+ *   text     "all" (those that can be used), a number of them, or UUIDs with commas
+ *   scratch  the container's directory; see ctr_gpu_edit_spec()
+ * Errors: ERR_USER the text; ERR_ABSENT there are not so many; ERR_HOST the driver.
+ */
+int cwrun_add_gpus(const char *text, struct ctr_spec *s, const char *scratch, struct err *e)
+    MUST_CHECK;
