@@ -171,7 +171,16 @@ install: all man
 	install -m 644 configs/cworker-runs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	[ -e $(DESTDIR)/etc/cworker/cworkerd.conf ] || install -m 600 configs/cworkerd.conf $(DESTDIR)/etc/cworker/
 
+# build/cworker_VERSION_ARCH.deb; programs are built for /usr apart, because they hold the path of cwshim
+deb:
+	@tests/deps.sh build
+	@$(MAKE) --no-print-directory -s -j$$(nproc) PREFIX=/usr BUILD=build-deb all man
+	@rm -rf build-deb/stage
+	@$(MAKE) --no-print-directory -s PREFIX=/usr BUILD=build-deb DESTDIR=build-deb/stage install
+	@mkdir -p build
+	@configs/deb/build build-deb/stage $(VERSION) build
+
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo 'targets: all check unit lint fuzz bench demo install vm-shell coverage clean'
+	@echo 'targets: all check unit lint fuzz bench demo install man deb vm-shell coverage clean'
 	@echo 'settings: CC=clang SAN=address,undefined|thread PREFIX=/usr/local DESTDIR='
