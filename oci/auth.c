@@ -21,6 +21,8 @@ enum { GRANTS_MAX = 64 };
 
 #define TOKEN_CHARS "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+#define TOKEN68_CHARS "-._~+/0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 void oci_challenge_free(struct oci_challenge *c)
 {
     free(c->realm);
@@ -73,9 +75,20 @@ static int malformed(struct err *e)
     return err_set(e, ERR_REMOTE, "WWW-Authenticate header is malformed");
 }
 
+/* "Negotiate YIIK/+8=": what follows some schemes is no list of parameters, but one word (token68). */
+static const char *skip_token68(const char *p)
+{
+    const char *word = skip_blanks(p);
+    size_t n = strspn(word, TOKEN68_CHARS);
+    const char *end = word + n + strspn(word + n, "=");
+
+    return n && word > p && (!*skip_blanks(end) || *skip_blanks(end) == ',') ? end : p;
+}
+
 /* Parameters of one challenge; a word that is no parameter begins the next one. */
 static const char *read_parameters(const char *p, struct oci_challenge *c)
 {
+    p = skip_token68(p);
     for (;;) {
         p = p + strspn(p, " \t,");
         size_t n = strspn(p, TOKEN_CHARS);
@@ -253,9 +266,9 @@ static char *scope_of(const struct oci_challenge *c, const char *repository)
 }
 
 /* GET with the credentials as Basic; or POST of a refresh token. */
-static int ask_service(struct oci_auth *a, const struct oci_challenge *c, const char *scope,
-                       const struct oci_credentials *creds, struct http_response *answer,
-                       struct err *e)
+static int ask_service(struct oci_auth *a, const struct oci_challenge *c, const char *sender,
+                       const char *scope, const struct oci_credentials *creds,
+                       struct http_response *answer, struct err *e)
 {
     AUTO_FREE char *authority = oci_url_authority(c->realm);
     AUTO(oci_host_policy) struct oci_host_policy policy = {0};
@@ -272,9 +285,9 @@ static int ask_service(struct oci_auth *a, const struct oci_challenge *c, const 
             : mem_printf("%s%c%s", c->realm, strchr(c->realm, '?') ? '&' : '?', form);
     AUTO(str_list) struct str_list headers = {0};
 
-    if (!oci_url_allowed(a->registries, c->realm))
+    if (!oci_url_allowed(a->registries, c->realm, sender))
         return err_set(e, ERR_REMOTE, "the token service is not at an https address");
-    oci_host_policy_get(a->registries, authority, &policy);
+    oci_host_policy_get(a->registries, authority, sender, &policy);
     struct http_request r = {.method = "GET",
                              .url = url,
                              .max_body = 4 * BOUND_TOKEN,
@@ -282,6 +295,8 @@ static int ask_service(struct oci_auth *a, const struct oci_challenge *c, const 
                              .tls = &policy.tls,
                              .headers = &headers,
                              .forbid_special_addresses = !policy.named,
+                             .http2 = true,
+                             .stall_timeout_ns = a->registries->patience_ns,
                              .total_timeout_ns = 60 * NS_PER_S};
 
     if (creds->identity_token) {
@@ -296,9 +311,9 @@ static int ask_service(struct oci_auth *a, const struct oci_challenge *c, const 
     return http_perform(a->http, &r, answer, e);
 }
 
-static int fetch_token(struct oci_auth *a, const struct oci_challenge *c, const char *repository,
-                       const struct oci_credentials *creds, struct oci_login *ret,
-                       uint64_t *seconds, struct err *e)
+static int fetch_token(struct oci_auth *a, const struct oci_challenge *c, const char *sender,
+                       const char *repository, const struct oci_credentials *creds,
+                       struct oci_login *ret, uint64_t *seconds, struct err *e)
 {
     AUTO(http_response) struct http_response answer = {0};
     AUTO_FREE char *scope = scope_of(c, repository);
@@ -306,7 +321,7 @@ static int fetch_token(struct oci_auth *a, const struct oci_challenge *c, const 
     char shown[STR_SHOW_MAX];
 
     str_show(shown, authority);
-    if (ask_service(a, c, scope, creds, &answer, e) < 0)
+    if (ask_service(a, c, sender, scope, creds, &answer, e) < 0)
         return err_wrap(e, "token service %s", shown);
     if (answer.status == 401 || answer.status == 403)
         return err_set(
@@ -316,6 +331,12 @@ static int fetch_token(struct oci_auth *a, const struct oci_challenge *c, const 
         return err_set(e, ERR_REMOTE, "token service %s: %d %s", shown, answer.status,
                        answer.reason);
     return read_token(&answer, ret, seconds, e) < 0 ? err_wrap(e, "token service %s", shown) : 0;
+}
+
+/* Somebody else's answer to the same challenge: not refused yet, so as good as one of our own. */
+static bool is_news(const struct oci_login *known, const struct oci_login *refused)
+{
+    return known->bearer && !str_eq(known->bearer, refused->bearer);
 }
 
 static int denied(const struct oci_credentials *creds, struct err *e)
@@ -335,14 +356,22 @@ int oci_auth_answer(struct oci_auth *a, const char *authority, const char *repos
     AUTO(oci_login) struct oci_login login = {0};
     uint64_t seconds = 3600;
 
+    oci_auth_known(a, authority, repository, &login);
+    if (is_news(&login, refused)) {
+        *ret = login_copy(&login);
+        return 0;
+    }
+    oci_login_free(&login);
     for (size_t i = 0; i < headers->n; i++)
         if (str_starts(headers->items[i], "www-authenticate:") &&
             oci_challenge_parse(headers->items[i] + strlen("www-authenticate:"), &c, e) < 0)
             return -1;
-    if (oci_credentials_find(a->registries->docker_config, authority, &creds, e) < 0)
+    if (oci_credentials_find(a->registries, authority, repository, &creds, e) < 0)
         return -1;
-    if (c.bearer) {
-        if (fetch_token(a, &c, repository, &creds, &login, &seconds, e) < 0)
+    if (c.bearer && creds.registry_token && !str_eq(creds.registry_token, refused->bearer)) {
+        login.bearer = mem_strdup(creds.registry_token);
+    } else if (c.bearer) {
+        if (fetch_token(a, &c, authority, repository, &creds, &login, &seconds, e) < 0)
             return -1;
     } else if (c.basic && creds.user && !refused->user) {
         login.user = mem_strdup(creds.user);

@@ -11,6 +11,7 @@
  */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 
@@ -30,11 +31,21 @@ void oci_challenge_free(struct oci_challenge *c);
 DEFINE_AUTO_VALUE(oci_challenge, oci_challenge_free)
 
 struct oci_credentials {
-    char *user, *password, *identity_token; /* NULL: none */
+    char *user, *password, *identity_token, *registry_token; /* NULL: none */
 };
-/* From config.json (NULL: none): credHelpers, credsStore, auths. Nothing found is no error. */
-int oci_credentials_find(const char *config, const char *registry, struct oci_credentials *ret,
-                         struct err *e) MUST_CHECK;
+/*
+ * From the registries' configuration, the document first, then the file: credHelpers, credsStore, auths. Of keys with
+ * a path ("quay.io/team") the longest the repository is below. Nothing found is no error.
+ * Blocks: for a helper, half a minute or the registries' patience at most (S09).
+ * Source: docker config.json; containers-auth.json(5); docker-credential-helpers' protocol.
+ */
+int oci_credentials_find(const struct oci_registries *r, const char *authority,
+                         const char *repository, struct oci_credentials *ret, struct err *e)
+    MUST_CHECK;
+/* The same from the text of one document; helpers are not started when patience_ns is 0. Also for tests. */
+int oci_credentials_read(const char *text, size_t n, const char *authority, const char *repository,
+                         uint64_t patience_ns, struct oci_credentials *ret, struct err *e)
+    MUST_CHECK;
 void oci_credentials_free(struct oci_credentials *c);
 DEFINE_AUTO_VALUE(oci_credentials, oci_credentials_free)
 

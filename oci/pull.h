@@ -31,7 +31,14 @@ struct oci_registries {
     struct str_list mirrors;  /* "registry=url" in order of preference */
     char *certs_dir;          /* /etc/docker/certs.d */
     char *docker_config;      /* path of config.json, or NULL */
+    char *docker_auths;       /* the text of one, asked before the file, or NULL */
+    uint64_t patience_ns;     /* silence, or less than 1 KiB/s, this long is failure; 0: a minute */
 };
+/* "[REGISTRY=]URL", without a registry of Docker Hub; tried in the order they are added. ERR_USER. */
+int oci_registries_add_mirror(struct oci_registries *r, const char *text, struct err *e) MUST_CHECK;
+/* Credentials from `file` or, when that is NULL, from where Docker and its kin look: $DOCKER_AUTH_CONFIG (the
+ * document itself), $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json. */
+void oci_registries_credentials(struct oci_registries *r, const char *file);
 /* Flags plus /etc/docker/daemon.json keys "insecure-registries", "registry-mirrors". */
 int oci_registries_load(struct oci_registries *r, const char *daemon_json, struct err *e)
     MUST_CHECK;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bounds.h"
@@ -48,8 +49,45 @@ int oci_registries_load(struct oci_registries *r, const char *daemon_json, struc
         return err_wrap(e, "%s", daemon_json);
     /* Docker's mirrors are of Docker Hub only. */
     for (size_t i = 0; i < mirrors.n; i++)
-        str_list_take(&r->mirrors, mem_printf(DOCKER_IO "=%s", mirrors.items[i]));
+        if (oci_registries_add_mirror(r, mirrors.items[i], e) < 0)
+            return err_wrap(e, "%s", daemon_json);
     return 0;
+}
+
+int oci_registries_add_mirror(struct oci_registries *r, const char *text, struct err *e)
+{
+    const char *equals = strchr(text, '='), *scheme = strstr(text, "://");
+    bool has_registry = equals && (!scheme || equals < scheme);
+    const char *url = has_registry ? equals + 1 : text;
+    AUTO_FREE char *whole = mem_printf("%s%s", strstr(url, "://") ? "" : "https://", url);
+    AUTO_FREE char *authority = oci_url_authority(whole);
+    char shown[STR_SHOW_MAX];
+
+    if ((!str_starts(whole, "https://") && !str_starts(whole, "http://")) || !*authority ||
+        strpbrk(whole, "?# ") || strchr(authority, '@') || (has_registry && equals == text))
+        return err_set(e, ERR_USER, "not a mirror ([REGISTRY=]http[s]://HOST[:PORT][/PATH]): %s",
+                       str_show(shown, text));
+    str_list_take(&r->mirrors, has_registry
+                                   ? mem_printf("%.*s=%s", (int)(equals - text), text, whole)
+                                   : mem_printf(DOCKER_IO "=%s", whole));
+    return 0;
+}
+
+void oci_registries_credentials(struct oci_registries *r, const char *file)
+{
+    const char *document = getenv("DOCKER_AUTH_CONFIG"), *podman = getenv("REGISTRY_AUTH_FILE"),
+               *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
+
+    if (file) {
+        mem_replace(&r->docker_config, file);
+        return;
+    }
+    if (document && *document)
+        mem_replace(&r->docker_auths, document);
+    free(r->docker_config);
+    r->docker_config = podman && *podman ? mem_strdup(podman)
+                       : dir && *dir     ? mem_printf("%s/config.json", dir)
+                                     : mem_printf("%s/.docker/config.json", home ? home : "/root");
 }
 
 void oci_registries_free(struct oci_registries *r)
@@ -58,6 +96,9 @@ void oci_registries_free(struct oci_registries *r)
     str_list_free(&r->mirrors);
     free(r->certs_dir);
     free(r->docker_config);
+    if (r->docker_auths)
+        explicit_bzero(r->docker_auths, strlen(r->docker_auths));
+    free(r->docker_auths);
     *r = (struct oci_registries){0};
 }
 
@@ -155,17 +196,19 @@ static void read_certs(const char *certs_dir, const char *authority, struct oci_
         closedir(d);
 }
 
-void oci_host_policy_get(const struct oci_registries *r, const char *authority,
+void oci_host_policy_get(const struct oci_registries *r, const char *authority, const char *sender,
                          struct oci_host_policy *ret)
 {
     struct oci_host_policy p = {0};
     AUTO_FREE char *host = host_of(authority);
+    AUTO_FREE char *from = host_of(sender ? sender : authority);
 
     if (r->certs_dir && !strchr(authority, '/') && !str_eq(authority, "..") &&
         !str_eq(authority, "."))
         read_certs(r->certs_dir, str_eq(authority, DOCKER_API) ? DOCKER_IO : authority, &p);
     /* A CA of its own says that loopback is to be trusted by it, not by being near. */
-    p.insecure = is_listed(&r->insecure, authority, host) || (is_loopback(host) && !p.ca_file);
+    p.insecure = is_listed(&r->insecure, authority, host) ||
+                 (is_loopback(host) && is_loopback(from) && !p.ca_file);
     p.named = p.insecure || p.ca_file || p.cert_file || is_mirror(r, authority);
     p.tls = (struct http_tls){.ca_file = p.ca_file,
                               .cert_file = p.cert_file,
@@ -202,13 +245,22 @@ void oci_registries_bases(const struct oci_registries *r, const char *registry,
         str_list_take(ret,
                       mem_printf("%s%.*s", strstr(url, "://") ? "" : "https://", (int)len, url));
     }
-    oci_host_policy_get(r, authority, &p);
+    oci_host_policy_get(r, authority, NULL, &p);
     str_list_take(ret, mem_printf("https://%s", authority));
     if (p.insecure)
         str_list_take(ret, mem_printf("http://%s", authority));
 }
 
-bool oci_url_allowed(const struct oci_registries *r, const char *url)
+char *oci_registries_url(const char *base, const char *repository, const char *path)
+{
+    const char *host = strstr(base, "://");
+    const char *below = strchr(host ? host + 3 : base, '/');
+    bool whole = below && (str_eq(below, "/v2") || str_starts(below, "/v2/"));
+
+    return mem_printf("%s%s/%s%s", base, whole ? "" : "/v2", repository, path);
+}
+
+bool oci_url_allowed(const struct oci_registries *r, const char *url, const char *sender)
 {
     AUTO_FREE char *authority = oci_url_authority(url);
     AUTO(oci_host_policy) struct oci_host_policy p = {0};
@@ -218,11 +270,12 @@ bool oci_url_allowed(const struct oci_registries *r, const char *url)
     if (!str_starts(url, "http://"))
         return false;
     for (size_t i = 0; i < r->mirrors.n; i++) {
-        AUTO_FREE char *origin = mem_printf("=http://%s", authority);
+        const char *mirror = strstr(r->mirrors.items[i], "=http://");
+        AUTO_FREE char *named = mirror ? oci_url_authority(mirror + 1) : NULL;
 
-        if (strstr(r->mirrors.items[i], origin))
+        if (str_eq(named, authority))
             return true;
     }
-    oci_host_policy_get(r, authority, &p);
+    oci_host_policy_get(r, authority, sender, &p);
     return p.insecure;
 }

@@ -7,11 +7,14 @@
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bounds.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/http_transfer.h"
 #include "base/mem.h"
+#include "base/units.h"
 
 void http_response_free(struct http_response *r)
 {
@@ -32,6 +35,24 @@ const char *http_header(const struct http_response *r, const char *name)
             return h + n + 2;
     }
     return NULL;
+}
+
+uint64_t http_retry_after_ns(const struct http_response *r, uint64_t max_ns)
+{
+    const char *text = http_header(r, "retry-after"), *date = http_header(r, "date");
+    struct err ignored = ERR_INIT;
+    uint64_t seconds = 0;
+
+    if (!text)
+        return 0;
+    if (units_u64(text, UINT64_MAX, &seconds, &ignored) < 0) {
+        time_t until = curl_getdate(text, NULL), now = date ? curl_getdate(date, NULL) : -1;
+
+        if (now < 0)
+            now = time(NULL);
+        seconds = until > now ? (uint64_t)(until - now) : 0;
+    }
+    return seconds < max_ns / NS_PER_S ? seconds * NS_PER_S : max_ns;
 }
 
 char *http_origin(const char *url)

@@ -67,7 +67,8 @@ struct http_request {
     uint64_t stall_timeout_ns;   /* no byte either way for this long; 0: 60 s */
     uint64_t
         answer_timeout_ns; /* silence between the end of our body and the answer; 0: stall_timeout_ns */
-    uint64_t min_rate;     /* bytes/s over a minute, 0: none (S18) */
+    uint64_t min_rate;     /* bytes/s over rate_window_ns, 0: none (S18) */
+    uint64_t rate_window_ns;   /* 0: a minute */
     uint64_t total_timeout_ns; /* 0: none */
     struct cancel *cancel;
     const struct http_tls *tls;
@@ -75,7 +76,8 @@ struct http_request {
     bool
         forbid_special_addresses; /* S15: refuse what http_address_is_special says, after resolution;
                                     * not asked about a proxy's own address */
-    bool keepalive_idle;          /* TCP keep-alive while waiting long for an answer (D07) */
+    bool http2;          /* over TLS, where the server offers it; else and by default HTTP/1.1 */
+    bool keepalive_idle; /* TCP keep-alive while waiting long for an answer (D07) */
 };
 
 struct http_response {
@@ -100,6 +102,10 @@ void http_response_free(struct http_response *r);
 DEFINE_AUTO_VALUE(http_response, http_response_free)
 /* First header of that (lower-case) name, or NULL; borrowed. */
 const char *http_header(const struct http_response *r, const char *name);
+
+/* How long the answer asks us to wait (Retry-After: seconds, or a date beside the server's own Date), at most
+ * max_ns; 0 when it does not say. */
+uint64_t http_retry_after_ns(const struct http_response *r, uint64_t max_ns);
 
 /* Same scheme, host and port? False for anything unparsable. Pure. */
 bool http_same_origin(const char *a, const char *b);

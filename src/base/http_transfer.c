@@ -196,7 +196,8 @@ static void set_clocks(struct transfer *t)
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_TCP_KEEPIDLE, t->r->keepalive_idle ? 15L : 60L);
     SET(CURLOPT_TCP_KEEPINTVL, 15L);
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_HTTP_VERSION,
+        t->r->http2 ? (long)CURL_HTTP_VERSION_2TLS : (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_BUFFERSIZE, 131072L);
     SET(CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
 }
@@ -330,7 +331,9 @@ static int curl_failed(struct transfer *t, CURLcode rc)
 
 static int check_rate(struct transfer *t, uint64_t now, const char *origin)
 {
-    if (!t->r->min_rate || now - t->window_ns < RATE_WINDOW)
+    uint64_t window = t->r->rate_window_ns ? t->r->rate_window_ns : RATE_WINDOW;
+
+    if (!t->r->min_rate || now - t->window_ns < window)
         return 0;
 
     uint64_t rate = (t->moved - t->window_moved) * NS_PER_S / (now - t->window_ns);
@@ -339,8 +342,8 @@ static int check_rate(struct transfer *t, uint64_t now, const char *origin)
     t->window_moved = t->moved;
     if (rate >= t->r->min_rate)
         return 0;
-    return err_set(t->e, ERR_REMOTE, "%s: too slow: %llu bytes a second over a minute", origin,
-                   (unsigned long long)rate);
+    return err_set(t->e, ERR_REMOTE, "%s: too slow: %llu bytes a second over %llu s", origin,
+                   (unsigned long long)rate, (unsigned long long)(window / NS_PER_S));
 }
 
 static void note_progress(struct transfer *t, uint64_t now)

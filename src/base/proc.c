@@ -21,9 +21,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-#define FIXED_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-static char *const clean_env[] = {(char *)"PATH=" FIXED_PATH, (char *)"HOME=/", (char *)"LC_ALL=C",
+static char *const clean_env[] = {(char *)"PATH=" PROC_PATH, (char *)"HOME=/", (char *)"LC_ALL=C",
                                   NULL};
 
 /* Absolute, or looked up in the fixed path: the caller's own PATH is not trusted. */
@@ -33,7 +31,7 @@ static char *find_program(const char *name)
 
     if (strchr(name, '/'))
         return mem_strdup(name);
-    str_list_split(&dirs, FIXED_PATH, ':');
+    str_list_split(&dirs, PROC_PATH, ':');
     for (size_t i = 0; i < dirs.n; i++) {
         AUTO_FREE char *path = mem_printf("%s/%s", dirs.items[i], name);
 

@@ -12,6 +12,9 @@
 struct err;
 struct str;
 
+/* Where programs are looked for, and the PATH they get; our own PATH is not trusted. */
+#define PROC_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 struct proc_result {
     int status; /* exit status, or 128 + signal */
 };

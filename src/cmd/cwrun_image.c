@@ -48,19 +48,22 @@ static int pull(const struct image_options *o, struct oci_store *store, const st
                 struct image **ret, struct err *e)
 {
     AUTO(http_client) struct http_client *http = NULL;
-    AUTO_FREE char *home_config =
-        mem_printf("%s/.docker/config.json", getenv("HOME") ? getenv("HOME") : "/root");
     struct meter meter = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .tty = isatty(STDERR_FILENO), .next_ns = 0};
     struct oci_registries reg = {0};
 
     str_list_copy(&reg.insecure, &o->insecure);
-    str_list_copy(&reg.mirrors, &o->mirrors);
     reg.certs_dir = mem_strdup(o->certs_dir);
-    reg.docker_config = mem_strdup(o->docker_config ? o->docker_config : home_config);
+    reg.patience_ns = o->registry_timeout > 0 ? (uint64_t)o->registry_timeout * NS_PER_S : 0;
+    oci_registries_credentials(&reg, o->docker_config);
     struct oci_pull_opts opts = {
         .registries = &reg, .progress = o->quiet ? NULL : draw, .progress_arg = &meter};
-    int rc = oci_registries_load(&reg, "/etc/docker/daemon.json", e);
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < o->mirrors.n; i++)
+        rc = oci_registries_add_mirror(&reg, o->mirrors.items[i], e);
+    if (rc == 0)
+        rc = oci_registries_load(&reg, "/etc/docker/daemon.json", e);
 
     if (rc == 0)
         rc = http_client_new("cworker/" CW_VERSION, &http, e);

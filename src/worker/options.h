@@ -28,10 +28,10 @@ struct options {
     bool delete_work_dir_on_exit, exit_on_exception, preemptible;
     /* ours */
     char *config, *image_store, *scratch_dir, *runtime_dir, *cgroup, *cgroup_parent, *userns, *shim,
-        *docker_config;
+        *docker_config, *certs_dir;
     char *ipv4_pool, *ipv6_pool, *ca_file;
     struct str_list insecure_registries, registry_mirrors;
-    int64_t pids_limit, pulls, downloads;
+    int64_t pids_limit, pulls, downloads, registry_timeout;
 
     char *username, *password; /* by options_credentials */
 };

@@ -36,7 +36,6 @@
 #define LOGIN_ATTEMPTS 5
 #define LANE_STOP_NS   (10 * NS_PER_S)
 #define DAEMON_JSON    "/etc/docker/daemon.json"
-#define CERTS_DIR      "/etc/docker/certs.d"
 
 /* ---- before any thread ---- */
 
@@ -160,31 +159,19 @@ static int open_service(struct worker *w, struct err *e)
 
 /* ---- images, network, managers ---- */
 
-static char *default_docker_config(void)
-{
-    const char *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-
-    return dir ? mem_printf("%s/config.json", dir)
-               : mem_printf("%s/.docker/config.json", home ? home : "/root");
-}
-
 static int open_registries(struct worker *w, struct err *e)
 {
     struct oci_registries *r = &w->registries;
     const struct options *o = w->o;
 
-    for (size_t i = 0; i < o->registry_mirrors.n; i++) {
-        const char *m = o->registry_mirrors.items[i], *equals = strchr(m, '='),
-                   *scheme = strstr(m, "://");
-        str_list_take(&r->mirrors, equals && (!scheme || equals < scheme)
-                                       ? mem_strdup(m)
-                                       : mem_printf("docker.io=%s", m));
-    }
+    for (size_t i = 0; i < o->registry_mirrors.n; i++)
+        if (oci_registries_add_mirror(r, o->registry_mirrors.items[i], e) < 0)
+            return -1;
     for (size_t i = 0; i < o->insecure_registries.n; i++)
         str_list_add(&r->insecure, o->insecure_registries.items[i]);
-    if (!r->certs_dir)
-        r->certs_dir = mem_strdup(CERTS_DIR);
-    r->docker_config = o->docker_config ? mem_strdup(o->docker_config) : default_docker_config();
+    mem_replace(&r->certs_dir, o->certs_dir);
+    r->patience_ns = o->registry_timeout > 0 ? (uint64_t)o->registry_timeout * NS_PER_S : 0;
+    oci_registries_credentials(r, o->docker_config);
     return oci_registries_load(r, DAEMON_JSON, e);
 }
 
