@@ -41,7 +41,7 @@ struct image_options {
                 "credentials (default: ~/.docker/config.json)"),                                   \
         OPT_ROW(struct_type, member.certs_dir, "certs-dir", 0, OPT_STR, "DIR",                     \
                 "/etc/docker/certs.d", "CAs and client certificates by registry"),                 \
-        OPT_ROW(struct_type, member.registry_timeout, "registry-timeout", 0, OPT_INT, "SECONDS",  \
+        OPT_ROW(struct_type, member.registry_timeout, "registry-timeout", 0, OPT_INT, "SECONDS",   \
                 "60", "give a registry up that is silent or slower than 1 KiB/s for so long"),     \
         OPT_ROW(struct_type, member.quiet, "quiet", 'q', OPT_FLAG, NULL, NULL, "no progress")
 
