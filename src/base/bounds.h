@@ -56,7 +56,7 @@
 #define BOUND_CTR_STDERR   (8 * BOUND_KIB) /* own stderr of the container: becomes failure_message */
 #define BOUND_PASSWD_FILE  (1 * BOUND_MIB)
 #define BOUND_PASSWD_LINE  (16 * BOUND_KIB)
-#define BOUND_READ_SECTION (64 * BOUND_MIB)
+#define BOUND_SUMMARY      (16 * BOUND_MIB) /* text of a summarize_file */
 #define BOUND_NETCAT_REPLY (64 * BOUND_MIB)
 #define BOUND_SHIM_MESSAGE (64 * BOUND_KIB)
 

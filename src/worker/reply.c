@@ -5,15 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bounds.h"
-#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/jobs.h"
@@ -21,14 +18,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/path.h"
-#include "netns/inside.h"
+#include "worker/reply_netcat.h"
 #include "worker/reply_read.h"
 #include "worker/service.h"
-
-/* The server gives up after 60 s (B178); a peer that has answered and keeps the connection open is not waited for. */
-#define NETCAT_TOTAL_NS   (50 * NS_PER_S)
-#define NETCAT_CONNECT_NS (10 * NS_PER_S)
-#define NETCAT_SILENCE_NS (3 * NS_PER_S)
 
 struct request {
     struct job job;
@@ -40,11 +32,14 @@ struct request {
     char *text, *host;
     int64_t port;
     int netns, code;
+    bool began;
+    struct request *after; /* a write that waits for this one */
 };
 
 struct replies {
     struct replies_opts o;
     struct request *list;
+    struct request *last_write; /* writes go one after the other: the last one must win */
     size_t active;
 };
 
@@ -73,10 +68,19 @@ void replies_free(struct replies *r)
     free(r);
 }
 
+static void next_write(struct request *q)
+{
+    if (q->after)
+        lane_submit(q->r->o.lane, &q->after->job);
+    else if (q->r->last_write == q)
+        q->r->last_write = NULL;
+}
+
 static void done(struct job *job)
 {
     struct request *q = (struct request *)job;
 
+    next_write(q);
     *q->back = q->next;
     if (q->next)
         q->next->back = q->back;
@@ -105,7 +109,8 @@ static struct request *new_request(struct replies *r, const char *uuid, int64_t 
                                   .cancel = q->job.cancel,
                                   .uuid = mem_strdup(uuid),
                                   .dirfd = -1,
-                                  .socket_id = socket_id};
+                                  .socket_id = socket_id,
+                                  .began = &q->began};
     q->next = r->list;
     q->back = &r->list;
     if (r->list)
@@ -118,6 +123,17 @@ static struct request *new_request(struct replies *r, const char *uuid, int64_t 
 static void submit(struct request *q)
 {
     lane_submit(q->r->o.lane, &q->job);
+}
+
+static void submit_write(struct request *q)
+{
+    struct request *before = q->r->last_write;
+
+    q->r->last_write = q;
+    if (before)
+        before->after = q;
+    else
+        submit(q);
 }
 
 static void set_bundle(struct request *q, const struct reply_bundle *b)
@@ -146,14 +162,12 @@ static void send_error(struct request *q, int code, const char *text)
 }
 
 /* A refusal of ours carries its status; what went wrong while the answer was being sent is only logged. */
-static void answer_failed(struct request *q, const struct err *e, bool sending)
+static void answer_failed(struct request *q, const struct err *e)
 {
-    if (e->sys < -399 && e->sys > -600 && e->kind == ERR_USER)
-        send_error(q, -e->sys, e->msg);
-    else if (!sending)
-        send_error(q, 500, e->msg);
-    else
+    if (q->began)
         log_info("run=%s reply: %s", q->q.uuid, e->msg);
+    else
+        send_error(q, e->sys < -399 && e->sys > -600 ? -e->sys : 500, e->msg);
 }
 
 static void run_error(struct job *job)
@@ -180,9 +194,8 @@ static int read_info(const struct reply_request *q, struct err *e)
 
     if (!json)
         return -1;
-    if (service_reply(q->service, q->socket_id, json, q->cancel, e) < 0)
-        log_info("run=%s reply: %s", q->uuid, e->msg); /* never a second reply (B170) */
-    return 0;
+    *q->began = true;
+    return service_reply(q->service, q->socket_id, json, q->cancel, e);
 }
 
 static void run_read(struct job *job)
@@ -190,13 +203,10 @@ static void run_read(struct job *job)
     static const struct {
         const char *type;
         int (*read)(const struct reply_request *q, struct err *e);
-        bool streams; /* its errors may come after the answer has begun */
     } types[] = {
-        {"get_target_info", read_info, false},
-        {"stream_directory", reply_stream_directory, true},
-        {"stream_file", reply_stream_file, true},
-        {"read_file_section", reply_section, true},
-        {"summarize_file", reply_summary, true},
+        {"get_target_info", read_info},     {"stream_directory", reply_stream_directory},
+        {"stream_file", reply_stream_file}, {"read_file_section", reply_section},
+        {"summarize_file", reply_summary},
     };
     struct request *q = (struct request *)job;
     const char *type = "";
@@ -210,11 +220,26 @@ static void run_read(struct job *job)
             continue;
         err_clear(&e);
         if (types[i].read(&q->q, &e) < 0)
-            answer_failed(q, &e, types[i].streams && e.kind != ERR_USER);
+            answer_failed(q, &e);
         return;
     }
     reply_refuse(&e, 400, "Unsupported read_type for read: %s", str_show(shown, type));
-    answer_failed(q, &e, false);
+    answer_failed(q, &e);
+}
+
+/* As long as the user's download: these wait for each other at most, never anything else for them (B171). */
+static bool may_be_long(const struct request *q)
+{
+    const char *type = "";
+    uint64_t length = 0;
+    struct err ignored = ERR_INIT;
+
+    if (json_opt_str(q->q.args, "type", 256, &type, &ignored) < 0)
+        return false;
+    if (str_eq(type, "read_file_section"))
+        return json_get_u64(q->q.args, "length", INT64_MAX, &length, &ignored) == 0 &&
+               length > REPLY_AT_ONCE;
+    return str_eq(type, "stream_file") || str_eq(type, "stream_directory");
 }
 
 void reply_read(struct replies *r, const struct reply_bundle *b, int64_t socket_id,
@@ -225,7 +250,7 @@ void reply_read(struct replies *r, const struct reply_bundle *b, int64_t socket_
     set_bundle(q, b);
     q->q.path = mem_strdup(path);
     q->q.args = cJSON_IsObject(read_args) ? cJSON_Duplicate(read_args, true) : cJSON_CreateObject();
-    submit(q);
+    lane_submit(may_be_long(q) ? r->o.stream_lane : r->o.lane, &q->job);
 }
 
 /* --- write ------------------------------------------------------------------------------------------------------- */
@@ -279,60 +304,20 @@ void reply_write(struct replies *r, const struct reply_bundle *b, const char *su
     set_bundle(q, b);
     q->q.path = mem_strdup(subpath);
     q->text = mem_strdup(text);
-    submit(q);
+    submit_write(q);
 }
 
 /* --- netcat ------------------------------------------------------------------------------------------------------ */
-
-/* The run's own address; a program that listens on the container's loopback only is found there. */
-static int connect_to(const struct request *q, struct err *e)
-{
-    static const char *const loopbacks[] = {"127.0.0.1", "::1"};
-    struct err other = ERR_INIT;
-    int fd = net_connect_inside(q->netns, q->host, (uint16_t)q->port, NETCAT_CONNECT_NS, e);
-
-    for (size_t i = 0; fd < 0 && e->sys == ECONNREFUSED && i < ARRAY_SIZE(loopbacks); i++)
-        fd = net_connect_inside(q->netns, loopbacks[i], (uint16_t)q->port, NETCAT_CONNECT_NS,
-                                &other);
-    return fd;
-}
-
-/* Until the peer closes, is silent after having spoken, or the time is over. */
-static int converse(const struct request *q, int fd, struct str *answer, struct err *e)
-{
-    uint64_t end = clock_in_ns(NETCAT_TOTAL_NS);
-    char buf[16384];
-
-    if (fd_write_all(fd, q->text, strlen(q->text)) < 0 && errno != EPIPE)
-        return err_sys(e, "send");
-    for (;;) {
-        uint64_t silence = clock_in_ns(NETCAT_SILENCE_NS);
-        int ready = fd_wait(fd, POLLIN, answer->len && silence < end ? silence : end);
-
-        if (ready == 0 || cancel_fired(q->job.cancel))
-            return 0;
-        ssize_t n = ready < 0 ? -1 : recv(fd, buf, sizeof(buf), 0);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return answer->len ? 0 : err_sys(e, "receive");
-        if (n == 0)
-            return 0;
-        if (str_append(answer, buf, (size_t)n) < 0)
-            return err_set(e, ERR_LIMIT, "the answer is larger than %zu bytes", answer->max);
-    }
-}
 
 static void run_netcat(struct job *job)
 {
     struct request *q = (struct request *)job;
     AUTO(str) struct str answer = STR_INIT(BOUND_NETCAT_REPLY);
+    const struct netcat n = {q->netns, q->host, q->text, (uint16_t)q->port, job->cancel};
     struct err e = ERR_INIT;
     char text[160], name[64];
-    AUTO_CLOSE int fd = connect_to(q, &e);
 
-    if (fd < 0 || converse(q, fd, &answer, &e) < 0) {
+    if (netcat_ask(&n, &answer, &e) < 0) {
         /* As Python words it (B177). */
         snprintf(text, sizeof(text), "[Errno %d] %s", e.sys,
                  e.sys > 0 ? strerror_r(e.sys, name, sizeof(name)) : "");

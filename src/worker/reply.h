@@ -24,7 +24,9 @@ struct replies;
 
 struct replies_opts {
     struct loop *loop;
-    struct lane *lane;
+    struct lane *lane; /* answers that are soon over */
+    struct lane
+        *stream_lane; /* whole files and directories, as long as the user takes to fetch them */
     struct service *service;
 };
 
@@ -48,7 +50,7 @@ struct reply_bundle {
 /* `read`: read_args as the message has it (borrowed); a bad or unknown one is answered here (B169). */
 void reply_read(struct replies *r, const struct reply_bundle *b, int64_t socket_id,
                 const char *path, const cJSON *read_args);
-/* `write`: no reply ever. */
+/* `write`: no reply ever. Done in the order of the calls. */
 void reply_write(struct replies *r, const struct reply_bundle *b, const char *subpath,
                  const char *text);
 /* `netcat`: connect to host:port from inside netns_fd (duplicated; -1: from here). */

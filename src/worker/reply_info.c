@@ -31,6 +31,11 @@ int reply_refuse(struct err *e, int status, const char *fmt, ...)
     return -1;
 }
 
+bool reply_is_missing(const struct err *e)
+{
+    return e->kind == ERR_ABSENT && e->sys == -404;
+}
+
 /* Is `path` a dependency's key or below one? The server then reads it from the parent bundle (B160). */
 static bool is_dependency(const struct str_list *dependencies, const char *path)
 {
@@ -52,8 +57,10 @@ static int open_failed(const struct reply_request *q, struct err *e)
     str_show(shown, q->path);
     if (sys == EXDEV || sys == ELOOP)
         return reply_refuse(e, 404, "%s/%s is not inside the bundle.", q->uuid, shown);
-    if (sys == ENOENT || sys == ENOTDIR || sys == ENAMETOOLONG)
-        return reply_refuse(e, 404, "Path '%s' in bundle %s not found", shown, q->uuid);
+    if (sys != ENOENT && sys != ENOTDIR && sys != ENAMETOOLONG)
+        return -1;
+    reply_refuse(e, 404, "Path '%s' in bundle %s not found", shown, q->uuid);
+    e->kind = ERR_ABSENT;
     return -1;
 }
 
@@ -92,8 +99,8 @@ int reply_resolve(const struct reply_request *q, struct stat *ret_st, char **ret
 /* A name as JSON: bytes that are not UTF-8 become lone surrogates, as Python writes them. */
 static cJSON *name_json(const char *name)
 {
-    struct str s = STR_INIT(16 * BOUND_KIB);
     size_t n = strlen(name);
+    struct str s = STR_INIT(6 * n + 3); /* "\\u00e4" for every byte, and the quotes */
     int rc = str_append_text(&s, "\"");
 
     for (size_t i = 0; i < n && rc == 0;) {
@@ -160,8 +167,9 @@ static cJSON *describe(struct listing *l, int parent, const char *open_name, con
     if (S_ISDIR(st->st_mode) && depth > 0) {
         AUTO_CLOSE int fd = openat(parent, *open_name ? open_name : ".",
                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        cJSON *contents = json_add_array(v, "contents"); /* empty when it has gone since */
 
-        if (fd >= 0 && add_contents(l, fd, depth, top, json_add_array(v, "contents"), e) < 0)
+        if (fd >= 0 && add_contents(l, fd, depth, top, contents, e) < 0)
             return NULL;
     }
     return take_ptr(&v);

@@ -14,6 +14,9 @@ struct cancel;
 struct err;
 struct service;
 
+/* An answer up to this size is made in memory and sent with its length; more is streamed. */
+#define REPLY_AT_ONCE (1024 * 1024)
+
 struct reply_request {
     struct service *service;
     struct cancel *cancel;
@@ -23,10 +26,13 @@ struct reply_request {
     int64_t socket_id;
     char *path; /* as given */
     cJSON *args;
+    bool *began; /* set when an answer is being sent: no other may follow (B170) */
 };
 
 /* A refusal is a status for the server and a text for the user, in `e` with the status in e->sys as -status. */
 int reply_refuse(struct err *e, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Was the path refused because nothing is there, rather than because it may not be read? */
+bool reply_is_missing(const struct err *e);
 
 /*
  * Resolve the request's path beneath the bundle directory (9.1): links in the middle are followed as long as they stay inside,
@@ -47,5 +53,6 @@ struct summary_args {
     uint64_t head, tail, line_max;
     const char *truncation; /* "" when none */
 };
-/* Text of summarize_file for an open regular file of `size` bytes (9.5); a new string; NULL with e on a read error. */
-char *reply_summary_text(int fd, uint64_t size, const struct summary_args *a, struct err *e);
+/* Append the text of summarize_file (9.5) for an open regular file that had `size` bytes; it may hold NUL. */
+int reply_summary_text(int fd, uint64_t size, const struct summary_args *a, struct str *ret,
+                       struct err *e) MUST_CHECK;

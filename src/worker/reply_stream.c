@@ -24,6 +24,7 @@ struct producer {
     const struct reply_request *q;
     int fd;
     bool top;
+    uint64_t offset, length; /* of a file */
     struct tube *tube;
     int (*produce)(const struct producer *p, struct codec *gzip, struct err *e);
 };
@@ -56,7 +57,7 @@ static void *run_producer(void *arg)
     return NULL;
 }
 
-static int send_stream(struct producer *p, struct err *e)
+static int send_once(struct producer *p, struct err *e)
 {
     AUTO(tube) struct tube *tube = tube_new(TUBE_BYTES);
     pthread_t thread;
@@ -66,12 +67,22 @@ static int send_stream(struct producer *p, struct err *e)
     rc = pthread_create(&thread, NULL, run_producer, p);
     if (rc)
         return err_sysno(e, rc, "start a thread");
+    *p->q->began = true;
     rc = service_reply_stream(p->q->service, p->q->socket_id, from_tube, tube, p->q->cancel, e);
     tube_break(tube, NULL);
     pthread_join(thread, NULL);
-    /* The answer has begun: an error now cannot become another reply (B170). */
-    if (rc < 0)
-        e->sys = 0;
+    return rc;
+}
+
+static int send_stream(struct producer *p, struct err *e)
+{
+    int rc = send_once(p, e);
+
+    /* A token that the service dropped: nobody got anything yet, so it may be sent again (B007). */
+    if (rc < 0 && service_http_status(e) == 401) {
+        err_clear(e);
+        rc = send_once(p, e);
+    }
     return rc;
 }
 
@@ -87,16 +98,14 @@ static int produce_directory(const struct producer *p, struct codec *gzip, struc
     return archive_pack_tar(p->fd, &o, to_codec, gzip, p->q->cancel, e);
 }
 
+/* What the file had when it was opened, at most: a growing file would never end. */
 static int produce_file(const struct producer *p, struct codec *gzip, struct err *e)
 {
     AUTO_FREE char *buf = mem_alloc(BLOCK);
-    struct stat st;
 
-    if (fstat(p->fd, &st) < 0)
-        return err_sys(e, "stat");
-    /* To its end as of now: a growing file would never end. */
-    for (uint64_t left = (uint64_t)st.st_size; left;) {
-        ssize_t n = read(p->fd, buf, left < BLOCK ? left : BLOCK);
+    for (uint64_t done = 0; done < p->length;) {
+        uint64_t left = p->length - done;
+        ssize_t n = pread(p->fd, buf, left < BLOCK ? left : BLOCK, (off_t)(p->offset + done));
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -106,7 +115,7 @@ static int produce_file(const struct producer *p, struct codec *gzip, struct err
             break;
         if (codec_feed(gzip, buf, (size_t)n, e) < 0)
             return -1;
-        left -= (uint64_t)n;
+        done += (uint64_t)n;
     }
     return 0;
 }
@@ -149,6 +158,7 @@ int reply_stream_file(const struct reply_request *q, struct err *e)
     AUTO_CLOSE int fd = open_target(q, false, &p.top, &st, e);
 
     p.fd = fd;
+    p.length = (uint64_t)st.st_size;
     return fd < 0 ? -1 : send_stream(&p, e);
 }
 
@@ -157,19 +167,31 @@ static int to_str(void *arg, const void *data, size_t n, struct err *e)
     return str_append(arg, data, n) < 0 ? err_set(e, ERR_LIMIT, "the answer is too large") : 0;
 }
 
+static int send_packed(const struct reply_request *q, const struct str *packed, struct err *e)
+{
+    *q->began = true;
+    return service_reply_bytes(q->service, q->socket_id, str_text(packed), packed->len, q->cancel,
+                               e);
+}
+
 static int send_bytes(const struct reply_request *q, const void *data, size_t n, struct err *e)
 {
-    AUTO(str) struct str packed = STR_INIT(BOUND_READ_SECTION + BOUND_MIB);
+    AUTO(str) struct str packed = STR_INIT(BOUND_SUMMARY + BOUND_MIB);
     AUTO(codec) struct codec *gzip = codec_gzip_encoder(1, to_str, &packed);
 
     if (codec_feed(gzip, data, n, e) < 0 || codec_finish(gzip, e) < 0)
         return -1;
-    int rc =
-        service_reply_bytes(q->service, q->socket_id, str_text(&packed), packed.len, q->cancel, e);
+    return send_packed(q, &packed, e);
+}
 
-    if (rc < 0)
-        e->sys = 0;
-    return rc;
+static int send_section(const struct producer *p, struct err *e)
+{
+    AUTO(str) struct str packed = STR_INIT(BOUND_SUMMARY + BOUND_MIB);
+    AUTO(codec) struct codec *gzip = codec_gzip_encoder(1, to_str, &packed);
+
+    if (produce_file(p, gzip, e) < 0 || codec_finish(gzip, e) < 0)
+        return -1;
+    return send_packed(p->q, &packed, e);
 }
 
 int reply_section(const struct reply_request *q, struct err *e)
@@ -187,24 +209,14 @@ int reply_section(const struct reply_request *q, struct err *e)
     if (fd < 0)
         return -1;
     uint64_t left = offset < (uint64_t)st.st_size ? (uint64_t)st.st_size - offset : 0;
-    size_t want = length < left ? length : left;
+    struct producer p = {.q = q,
+                         .produce = produce_file,
+                         .fd = fd,
+                         .offset = offset,
+                         .length = length < left ? length : left};
 
-    if (want > BOUND_READ_SECTION)
-        return reply_refuse(e, 400, "read_file_section: more than %llu bytes at once",
-                            (unsigned long long)BOUND_READ_SECTION);
-    AUTO_FREE char *buf = mem_alloc(want);
-    size_t got = 0;
-
-    while (got < want) {
-        ssize_t n = pread(fd, buf + got, want - got, (off_t)(offset + got));
-
-        if (n < 0 && errno != EINTR)
-            return err_sys(e, "read");
-        if (n == 0)
-            break;
-        got += n > 0 ? (size_t)n : 0;
-    }
-    return send_bytes(q, buf, got, e);
+    /* The length is the client's choice: only a small one is held in memory (D63). */
+    return p.length > REPLY_AT_ONCE ? send_stream(&p, e) : send_section(&p, e);
 }
 
 int reply_summary(const struct reply_request *q, struct err *e)
@@ -220,16 +232,19 @@ int reply_summary(const struct reply_request *q, struct err *e)
         return reply_refuse(
             e, 400,
             "summarize_file: num_head_lines, num_tail_lines and max_line_length must be whole numbers");
-    if ((a.head + a.tail) * a.line_max > BOUND_READ_SECTION / 4)
+    if ((a.head + a.tail) * a.line_max > BOUND_SUMMARY / 4)
         return reply_refuse(e, 400, "summarize_file: more text than one summary may have");
     AUTO_CLOSE int fd = open_target(q, false, &top, &st, e);
 
-    if (fd < 0 && -e->sys == 404 && strstr(e->msg, "not found"))
+    if (fd < 0 && reply_is_missing(e)) {
+        err_clear(e);
         return send_bytes(q, "<none>", 6, e);
+    }
     if (fd < 0)
         return -1;
-    err_clear(e);
-    AUTO_FREE char *text = reply_summary_text(fd, (uint64_t)st.st_size, &a, e);
+    AUTO(str) struct str text = STR_INIT(BOUND_SUMMARY + BOUND_MIB);
 
-    return text ? send_bytes(q, text, strlen(text), e) : -1;
+    if (reply_summary_text(fd, (uint64_t)st.st_size, &a, &text, e) < 0)
+        return -1;
+    return send_bytes(q, str_text(&text), text.len, e);
 }

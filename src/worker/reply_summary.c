@@ -58,10 +58,10 @@ static bool decodes(const char *text, size_t n)
     return true;
 }
 
-/* Bytes at [at, at + n) with a NUL behind; fewer at the end of the file. */
+/* Bytes at [at, at + n) with a NUL behind, and room for one more; fewer at the end of the file. */
 static char *window(int fd, uint64_t at, size_t n, size_t *ret_n, struct err *e)
 {
-    char *buf = mem_alloc(n + 1);
+    char *buf = mem_alloc(n + 2);
     size_t got = 0;
 
     while (got < n) {
@@ -129,20 +129,26 @@ static size_t line_start(const char *text, size_t n, uint64_t index)
     return at;
 }
 
-/* NULL without an error in e: not text. */
-static char *head_of(int fd, const struct summary_args *a, struct err *e)
+/* --- the parts: 1 appended, 0 it is no text, -1 with e --------------------------------------------------------------- */
+
+static int append(struct str *s, const char *text, size_t n, struct err *e)
+{
+    return str_append(s, text, n) < 0 ? err_set(e, ERR_LIMIT, "the summary is too long") : 1;
+}
+
+static int head_of(int fd, const struct summary_args *a, struct str *ret, struct err *e)
 {
     uint64_t want = a->head * a->line_max;
     size_t n;
     AUTO_FREE char *text = window(fd, 0, want * 4 + 4, &n, e);
 
     if (!text)
-        return NULL;
+        return -1;
     /* The window may end inside a character, which only matters behind what is wanted. */
     for (size_t i = 0; i < 3 && n == want * 4 + 4 && n && !decodes(text, n); i++)
         n--;
     if (!decodes(text, n))
-        return NULL;
+        return 0;
     n = universal_newlines(text, n);
     n = characters(text, n, want);
     size_t end = 0;
@@ -155,10 +161,11 @@ static char *head_of(int fd, const struct summary_args *a, struct err *e)
             break;
         end = next;
     }
-    return mem_strndup(text, end);
+    return append(ret, text, end, e);
 }
 
-static char *tail_of(int fd, uint64_t size, const struct summary_args *a, struct err *e)
+static int tail_of(int fd, uint64_t size, const struct summary_args *a, struct str *ret,
+                   struct err *e)
 {
     uint64_t want = a->tail * a->line_max + 1;
     size_t n;
@@ -167,57 +174,67 @@ static char *tail_of(int fd, uint64_t size, const struct summary_args *a, struct
     bool whole;
 
     if (!text)
-        return NULL;
+        return -1;
     while (n && is_continuation(*p) && p < text + 3)
         p++, n--;
     if (!decodes(p, n))
-        return NULL;
+        return 0;
     n = universal_newlines(p, n);
     size_t first = line_end(p, n, 0, &whole);
 
     p += first;
     n -= first;
     size_t lines = count_lines(p, n), at = lines > a->tail ? line_start(p, n, lines - a->tail) : 0;
-    bool add = n > at && p[n - 1] != '\n';
 
-    return mem_printf("%.*s%s", (int)(n - at), p + at, add ? "\n" : "");
+    if (append(ret, p + at, n - at, e) < 0)
+        return -1;
+    return n > at && p[n - 1] != '\n' ? append(ret, "\n", 1, e) : 1;
 }
 
-static char *whole_of(int fd, uint64_t size, const struct summary_args *a, struct err *e)
+static int whole_of(int fd, uint64_t size, const struct summary_args *a, struct str *ret,
+                    struct err *e)
 {
     size_t n;
-    AUTO_FREE char *text = window(fd, 0, size + 1, &n, e);
+    AUTO_FREE char *text = window(fd, 0, size, &n, e);
 
-    if (!text || !decodes(text, n))
-        return NULL;
+    if (!text)
+        return -1;
+    if (!decodes(text, n))
+        return 0;
     n = universal_newlines(text, n);
     if (n && text[n - 1] != '\n')
-        text[n++] = '\n', text[n] = '\0';
+        text[n++] = '\n', text[n] = '\0'; /* window has room for it */
     size_t lines = count_lines(text, n);
 
     if (lines <= a->head + a->tail)
-        return mem_strndup(text, n);
+        return append(ret, text, n, e);
     size_t head = line_start(text, n, a->head), tail = line_start(text, n, lines - a->tail);
 
-    return mem_printf("%.*s%s%.*s", (int)head, text, a->head && a->tail ? a->truncation : "",
-                      (int)(n - tail), text + tail);
+    if (append(ret, text, head, e) < 0 ||
+        (a->head && a->tail && append(ret, a->truncation, strlen(a->truncation), e) < 0))
+        return -1;
+    return append(ret, text + tail, n - tail, e);
 }
 
-char *reply_summary_text(int fd, uint64_t size, const struct summary_args *a, struct err *e)
+static int ends_of(int fd, uint64_t size, const struct summary_args *a, struct str *ret,
+                   struct err *e)
 {
-    bool parts = size > (a->head + a->tail) * a->line_max;
-    AUTO_FREE char *head = parts && a->head ? head_of(fd, a, e) : NULL;
-    AUTO_FREE char *tail = parts && a->tail ? tail_of(fd, size, a, e) : NULL;
-    char *all = parts ? NULL : whole_of(fd, size, a, e);
+    int rc = a->head ? head_of(fd, a, ret, e) : 1;
 
-    if (e->kind != ERR_NONE) {
-        free(all);
-        return NULL;
+    if (rc == 1 && a->head && a->tail)
+        rc = append(ret, a->truncation, strlen(a->truncation), e);
+    return rc == 1 && a->tail ? tail_of(fd, size, a, ret, e) : rc;
+}
+
+int reply_summary_text(int fd, uint64_t size, const struct summary_args *a, struct str *ret,
+                       struct err *e)
+{
+    int rc = size > (a->head + a->tail) * a->line_max ? ends_of(fd, size, a, ret, e)
+                                                      : whole_of(fd, size, a, ret, e);
+
+    if (rc == 0) {
+        str_clear(ret);
+        rc = append(ret, BINARY, strlen(BINARY), e);
     }
-    if (!parts)
-        return all ? all : mem_strdup(BINARY);
-    if ((a->head && !head) || (a->tail && !tail))
-        return mem_strdup(BINARY);
-    return mem_printf("%s%s%s", head ? head : "", head && tail ? a->truncation : "",
-                      tail ? tail : "");
+    return rc < 0 ? -1 : 0;
 }

@@ -187,7 +187,8 @@ static void open_lanes(struct worker *w)
         [LANE_LAUNCH] = {"launch", 8},
         [LANE_DISK] = {"disk", 4},
         [LANE_UPLOAD] = {"upload", 4},
-        [LANE_REPLY] = {"reply", 16},
+        [LANE_REPLY] = {"reply", 32},
+        [LANE_STREAM] = {"stream", 32},
         [LANE_PULL] = {"pull", (unsigned)w->o->pulls},
         [LANE_DOWNLOAD] = {"download", (unsigned)w->o->downloads},
     };
@@ -280,8 +281,10 @@ static int open_caches(struct worker *w, struct err *e)
 
 static void open_managers(struct worker *w)
 {
-    const struct replies_opts r = {
-        .loop = w->loop, .lane = w->lanes[LANE_REPLY], .service = w->service};
+    const struct replies_opts r = {.loop = w->loop,
+                                   .lane = w->lanes[LANE_REPLY],
+                                   .stream_lane = w->lanes[LANE_STREAM],
+                                   .service = w->service};
 
     w->replies = replies_new(&r);
     fill_env(w);

@@ -36,6 +36,7 @@ enum lane_name {
     LANE_DISK,
     LANE_UPLOAD,
     LANE_REPLY,
+    LANE_STREAM,
     LANE_PULL,
     LANE_DOWNLOAD,
     LANE_COUNT

@@ -228,6 +228,10 @@ class Admin:
     def do_faults(self):
         return self.app.faults.list()
 
+    def do_held(self):
+        """How many requests wait in a `hold`."""
+        return self.app.faults.held
+
     def do_clear_faults(self):
         self.app.faults.clear()
 

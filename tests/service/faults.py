@@ -4,6 +4,7 @@ A fault is an object; `endpoint` is one of token checkin start_bundle reply repl
 blob bundle storage websocket, or "*". What it does:
     status, body, headers     answer this instead
     delay                     wait so many seconds first
+    hold                      wait until clear_faults is called, then go on as if nothing had been
     reset                     cut the connection with a TCP reset, no answer
     truncate                  send only so many bytes of the answer's body, then cut the connection;
                               with framed, end the body properly there instead
@@ -16,7 +17,7 @@ path). With `after` the request is carried out first, and only its answer is spo
 """
 import threading
 
-KNOWN = {'endpoint', 'status', 'body', 'headers', 'delay', 'reset', 'truncate', 'framed', 'content_type',
+KNOWN = {'endpoint', 'status', 'body', 'headers', 'delay', 'hold', 'reset', 'truncate', 'framed', 'content_type',
          'early', 'linger', 'rate', 'count', 'skip', 'match', 'after'}
 
 
@@ -24,6 +25,8 @@ class Faults:
     def __init__(self):
         self._lock = threading.Lock()
         self._list = []
+        self._let_go = threading.Event()
+        self.held = 0
 
     def add(self, fault):
         unknown = set(fault) - KNOWN
@@ -35,6 +38,16 @@ class Faults:
     def clear(self):
         with self._lock:
             self._list.clear()
+            self._let_go.set()
+            self._let_go = threading.Event()
+
+    def hold(self):
+        with self._lock:
+            let_go = self._let_go
+            self.held += 1
+        let_go.wait()
+        with self._lock:
+            self.held -= 1
 
     def list(self):
         with self._lock:

@@ -181,6 +181,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.body.rate = self.fault['rate']
         if 'delay' in self.fault:
             time.sleep(self.fault['delay'])
+        if 'hold' in self.fault:
+            self.app.faults.hold()
         if self.fault.get('after') or 'early' in self.fault:
             return
         if 'reset' in self.fault:

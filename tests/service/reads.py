@@ -112,7 +112,7 @@ def summary(data, head, tail, longest, middle):
         first = lines(text[:head * longest])[:head]
         if first and not ends(first[-1]):
             first.pop()
-        last = lines(text[-(tail * longest + 1):])[1:] if tail else []
+        last = lines(end_of(data, tail * longest + 1))[1:] if tail else []
         last = last[-tail:] if tail else []
         if last and not ends(last[-1]):
             last[-1] += '\n'
@@ -124,6 +124,14 @@ def summary(data, head, tail, longest, middle):
         between = [middle] if head and tail else []
         every = every[:head] + between + (every[-tail:] if tail else [])
     return ''.join(every)
+
+
+def end_of(data, size):
+    """The text in the last `size` bytes, from the first whole character."""
+    part = data[-size:]
+    while part and part[0] & 0xc0 == 0x80:
+        part = part[1:]
+    return part.decode().replace('\r\n', '\n').replace('\r', '\n')
 
 
 def decodes(data):
