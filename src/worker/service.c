@@ -132,6 +132,11 @@ const char *service_server(const struct service *s)
     return s->server;
 }
 
+uint64_t service_timeout_ns(const struct service *s)
+{
+    return s->timeout_ns;
+}
+
 const char *service_wid(const struct service *s)
 {
     return s->wid;

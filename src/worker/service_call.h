@@ -35,6 +35,8 @@ struct service_call {
 
 /* "{server}" without a trailing '/'. */
 const char *service_server(const struct service *s);
+/* Silence allowed in an ordinary request (B017). */
+uint64_t service_timeout_ns(const struct service *s);
 /* Percent-encoded worker id. */
 const char *service_wid(const struct service *s);
 /*
