@@ -39,6 +39,10 @@ struct oci_layer {
     unsigned char head[4];
     size_t head_n;
 
+    int (*sink)(void *arg, const void *data, size_t n, struct err *e); /* NULL: write here */
+    void *sink_arg;
+    bool decoded;
+
     bool skip; /* the entry's data is not wanted */
     const struct tar_xattr *xattrs;
     size_t n_xattrs;
@@ -295,7 +299,30 @@ static int on_plain(void *arg, const void *data, size_t n, struct err *e)
     struct oci_layer *l = arg;
 
     digest_update(l->diff, data, n);
+    return l->sink ? l->sink(l->sink_arg, data, n, e) : tar_feed(l->tar, data, n, e);
+}
+
+void oci_layer_write_by(struct oci_layer *l,
+                        int (*sink)(void *arg, const void *data, size_t n, struct err *e),
+                        void *arg)
+{
+    l->sink = sink;
+    l->sink_arg = arg;
+}
+
+int oci_layer_write(struct oci_layer *l, const void *data, size_t n, struct err *e)
+{
     return tar_feed(l->tar, data, n, e);
+}
+
+int oci_layer_dir(const struct oci_layer *l)
+{
+    return treewriter_root(l->writer);
+}
+
+void oci_layer_park(struct oci_layer *l)
+{
+    treewriter_park(l->writer);
 }
 
 /* The bytes say what they are; media types lie now and then, and the digest vouches for the bytes. */
@@ -352,7 +379,7 @@ static int note_implied(void *arg, const char *path UNUSED, struct err *e UNUSED
     return 0;
 }
 
-int oci_layer_finish(struct oci_layer *l, struct err *e)
+int oci_layer_decoded(struct oci_layer *l, struct err *e)
 {
     if (l->received != l->desc.size)
         return err_set(e, ERR_REMOTE, "%llu bytes instead of %llu", (unsigned long long)l->received,
@@ -361,8 +388,15 @@ int oci_layer_finish(struct oci_layer *l, struct err *e)
         return -1;
     if ((!l->codec && start_codec(l, e) < 0) || codec_finish(l->codec, e) < 0)
         return -1;
-    if (check_digest(l->diff, l->desc.diff_id, "digest of the uncompressed layer", e) < 0 ||
-        tar_finish(l->tar, e) < 0 || treewriter_finish(l->writer, e) < 0)
+    l->decoded = true;
+    return check_digest(l->diff, l->desc.diff_id, "digest of the uncompressed layer", e);
+}
+
+int oci_layer_finish(struct oci_layer *l, struct err *e)
+{
+    if (!l->decoded && oci_layer_decoded(l, e) < 0)
+        return -1;
+    if (tar_finish(l->tar, e) < 0 || treewriter_finish(l->writer, e) < 0)
         return -1;
     l->depends = l->n_stand_ins > 0;
     return treewriter_implied(l->writer, note_implied, l, e);

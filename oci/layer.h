@@ -40,6 +40,19 @@ DEFINE_AUTO(oci_layer, oci_layer_free)
 /* Errors: ERR_USER bad layer, ERR_LIMIT a bound or the disk, ERR_HOST. More than `size` bytes is an error. */
 int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *e) MUST_CHECK;
 int oci_layer_finish(struct oci_layer *l, struct err *e) MUST_CHECK;
+/*
+ * The two halves apart, for two threads (oci/unpacker.h): oci_layer_feed gives the plain bytes to `sink`, which
+ * brings them to oci_layer_write; oci_layer_decoded ends and judges the first half, oci_layer_finish the rest.
+ */
+void oci_layer_write_by(struct oci_layer *l,
+                        int (*sink)(void *arg, const void *data, size_t n, struct err *e),
+                        void *arg);
+int oci_layer_write(struct oci_layer *l, const void *data, size_t n, struct err *e) MUST_CHECK;
+int oci_layer_decoded(struct oci_layer *l, struct err *e) MUST_CHECK;
+/* Descriptor that everything is written beneath; borrowed. */
+int oci_layer_dir(const struct oci_layer *l);
+/* Close what the calling thread has opened: it has a table of descriptors of its own (base/confine.h). */
+void oci_layer_park(struct oci_layer *l);
 uint64_t oci_layer_received(const struct oci_layer *l); /* compressed bytes taken so far */
 uint64_t oci_layer_bytes(const struct oci_layer *l);    /* bytes of regular files */
 /* What the tree must add up to from now on (base/treesum.h); reads it again where that could not be known while it

@@ -36,6 +36,7 @@
 #include "oci/ref.h"
 #include "oci/registry.h"
 #include "oci/store_inner.h"
+#include "oci/unpacker.h"
 
 enum { PARALLEL_MIN = 2, PARALLEL_MAX = 16 };
 #define PROGRESS_EVERY_NS (100 * NS_PER_MS)
@@ -67,6 +68,7 @@ struct pull {
     size_t n;
 
     pthread_mutex_t lock; /* guards what follows */
+    bool split;           /* layers are few: there are cores for two threads each */
     size_t *missing;      /* indices, largest first */
     size_t n_missing, next, running;
     struct err failure;
@@ -269,7 +271,7 @@ static int publish(struct pull *p, struct pull_layer *l, struct oci_layer *unpac
 
 struct stream {
     struct pull *p;
-    struct oci_layer *layer;
+    struct unpacker *unpacker;
 };
 
 static int on_blob(void *arg, const void *data, size_t n, struct err *e)
@@ -278,7 +280,7 @@ static int on_blob(void *arg, const void *data, size_t n, struct err *e)
 
     if (cancel_fired(s->p->stop))
         return err_set(e, ERR_CANCELLED, "cancelled");
-    if (oci_layer_feed(s->layer, data, n, e) < 0)
+    if (unpacker_feed(s->unpacker, data, n, e) < 0)
         return -1;
     report(s->p, n, 0, false);
     return 0;
@@ -299,6 +301,19 @@ static int make_dir(struct pull *p, struct pull_layer *l, struct err *e)
     return 0;
 }
 
+/* Bytes from the registry to the threads that unpack them. What those met counts, not that the fetching ended. */
+static int stream(struct pull *p, const struct pull_layer *l, struct oci_layer *layer,
+                  struct err *e)
+{
+    struct stream s = {.p = p};
+
+    if (unpacker_start(layer, p->split, &s.unpacker, e) < 0)
+        return -1;
+    int rc = oci_session_blob(p->session, l->desc, on_blob, &s, e);
+
+    return unpacker_end(s.unpacker, rc < 0 ? e : NULL, e) < 0 ? -1 : rc;
+}
+
 static int unpack(struct pull *p, struct pull_layer *l, struct err *e)
 {
     struct oci_layer_desc desc = {l->desc->digest, l->diff_id, l->desc->size};
@@ -306,9 +321,7 @@ static int unpack(struct pull *p, struct pull_layer *l, struct err *e)
 
     if (make_dir(p, l, e) < 0 || oci_layer_new(l->dir, &desc, &layer, e) < 0)
         return -1;
-    struct stream s = {p, layer};
-
-    if (oci_session_blob(p->session, l->desc, on_blob, &s, e) < 0 || oci_layer_finish(layer, e) < 0)
+    if (stream(p, l, layer, e) < 0)
         return -1;
     if (oci_layer_depends(layer)) {
         l->chained = true;
@@ -377,9 +390,11 @@ static void *worker(void *arg)
     return NULL;
 }
 
-static unsigned worker_count(const struct pull *p)
+static unsigned worker_count(struct pull *p)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    p->split = (long)p->n_missing < cpus;
     unsigned n = p->o->parallel        ? p->o->parallel
                  : cpus < PARALLEL_MIN ? PARALLEL_MIN
                                        : (unsigned)cpus;

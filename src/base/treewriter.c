@@ -531,6 +531,17 @@ void treewriter_count_node(struct treewriter *w, const char *name, mode_t mode, 
     treesum_node(&w->sum, mode, rdev);
 }
 
+int treewriter_root(const struct treewriter *w)
+{
+    return w->root;
+}
+
+void treewriter_park(struct treewriter *w)
+{
+    treewriter_changed(w);
+    close_fd(&w->file);
+}
+
 bool treewriter_sum(const struct treewriter *w, struct treesum *ret)
 {
     *ret = w->sum;
@@ -555,11 +566,14 @@ int treewriter_xattr(struct treewriter *w, const char *name, const void *value, 
 
         if (parent < 0)
             return -1;
+        AUTO_CLOSE int dir =
+            openat(parent, last, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
         /* There is no setxattrat before Linux 6.13; the link is of our own descriptor table, and
          * lsetxattr does not follow the last part. */
         if (snprintf(proc, sizeof(proc), "/proc/self/fd/%d/%s", parent, last) >= (int)sizeof(proc))
             return refuse(e, w->last, "name too long");
-        rc = lsetxattr(proc, name, value, n, 0);
+        rc = dir >= 0 ? fsetxattr(dir, name, value, n, 0) : lsetxattr(proc, name, value, n, 0);
     }
     if (rc == 0)
         return 0;

@@ -81,6 +81,11 @@ int treewriter_implied(struct treewriter *w, int (*fn)(void *arg, const char *pa
 bool treewriter_sum(const struct treewriter *w, struct treesum *ret);
 /* The caller made a node of that name itself, by treewriter_parent. */
 void treewriter_count_node(struct treewriter *w, const char *name, mode_t mode, dev_t rdev);
+/* The root's descriptor; borrowed. */
+int treewriter_root(const struct treewriter *w);
+/* Close all but the root's descriptor: before a thread with a descriptor table of its own hands it on. A file being
+ * written is given up. */
+void treewriter_park(struct treewriter *w);
 /* Apply what was delayed. More entries may follow, and finish be called again. */
 int treewriter_finish(struct treewriter *w, struct err *e) MUST_CHECK;
 uint64_t treewriter_bytes(const struct treewriter *w);

@@ -67,7 +67,7 @@ int tube_write(struct tube *t, const void *data, size_t n, struct err *e)
     return rc;
 }
 
-long tube_read(struct tube *t, void *buf, size_t n, struct err *e)
+long tube_peek(struct tube *t, const void **ret, struct err *e)
 {
     long got = 0;
 
@@ -75,18 +75,35 @@ long tube_read(struct tube *t, void *buf, size_t n, struct err *e)
     while (!t->used && !t->closed)
         pthread_cond_wait(&t->changed, &t->lock);
     if (t->used) {
-        size_t part = least(least(t->used, n), t->size - t->head);
-
-        memcpy(buf, t->buf + t->head, part);
-        t->head = (t->head + part) % t->size;
-        t->used -= part;
-        got = (long)part;
-        pthread_cond_signal(&t->changed);
+        *ret = t->buf + t->head;
+        got = (long)least(t->used, t->size - t->head);
     } else if (t->write_error.kind != ERR_NONE) {
         *e = t->write_error;
         got = -1;
     }
     pthread_mutex_unlock(&t->lock);
+    return got;
+}
+
+void tube_consume(struct tube *t, size_t n)
+{
+    pthread_mutex_lock(&t->lock);
+    t->head = (t->head + n) % t->size;
+    t->used -= n;
+    pthread_cond_signal(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+long tube_read(struct tube *t, void *buf, size_t n, struct err *e)
+{
+    const void *data;
+    long got = tube_peek(t, &data, e);
+
+    if (got <= 0)
+        return got;
+    got = (long)least((size_t)got, n);
+    memcpy(buf, data, (size_t)got);
+    tube_consume(t, (size_t)got);
     return got;
 }
 

@@ -19,6 +19,9 @@ DEFINE_AUTO(tube, tube_free)
 int tube_write(struct tube *t, const void *data, size_t n, struct err *e) MUST_CHECK;
 /* Blocks while it is empty. Up to n bytes, 0 at the end, -1 with the writer's error. */
 long tube_read(struct tube *t, void *buf, size_t n, struct err *e) MUST_CHECK;
+/* The same without a copy: *ret points to the bytes until tube_consume has let (some of) them go. */
+long tube_peek(struct tube *t, const void **ret, struct err *e) MUST_CHECK;
+void tube_consume(struct tube *t, size_t n);
 /* The writer's end; why: NULL when all is written. */
 void tube_close(struct tube *t, const struct err *why);
 /* The reader's end; why: NULL when it has enough. */

@@ -1,11 +1,13 @@
 /*
  * doctor: what this host lacks, in words.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "cmd/cwrun.h"
 #include "netns/doctor.h"
 #include "runtime/doctor.h"
@@ -55,6 +57,21 @@ static void print_networks(void)
     }
 }
 
+/* S31: what a thread that unpacks layers is still allowed here. */
+static void print_unpacking(void)
+{
+    AUTO_CLOSE int top = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    unsigned walls = confine_try(top);
+    bool usual = (walls & CONFINE_USUAL) == CONFINE_USUAL;
+
+    printf("%-8s unpacking: on threads with%s%s%s%s; Landlock: %s\n", usual ? "ok" : "warn",
+           walls & CONFINE_FILES ? " no other descriptor," : "",
+           walls & CONFINE_ROOT ? " the layer as their root," : "",
+           walls & CONFINE_CAPS ? " few capabilities," : "",
+           walls & CONFINE_CALLS ? " file system calls only" : " all system calls",
+           walls & CONFINE_LANDLOCK ? "on top of it" : "not in this kernel (the others stand)");
+}
+
 struct doctor_options {
     bool images, repair;
     char *store;
@@ -96,6 +113,7 @@ int cwrun_doctor(int argc, char **argv)
         missing += checks[i].result == CTR_CHECK_MISSING;
     }
     free(checks);
+    print_unpacking();
     print_networks();
     print_gpus();
     return missing ? 1 : 0;
