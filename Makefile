@@ -46,7 +46,7 @@ fuzzers := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIBS := $(foreach r,worker oci netns runtime base,$(BUILD)/lib/$(r).a)
 
-.PHONY: all tests unit-programs check check-fast unit lint fuzz bench demo install man deb clean help deps coverage vm-shell print-%
+.PHONY: all tests unit-programs check check-fast unit lint fuzz bench soak demo install man deb clean help deps coverage vm-shell print-%
 all: $(programs:%=$(BUILD)/bin/%) $(if $(filter cworkerd,$(programs)),$(BUILD)/bin/cl-worker)
 
 $(BUILD)/obj/%.o: %.c Makefile $(BANNED)
@@ -144,6 +144,10 @@ bench:
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
 	@tests/bench/run
 
+# The long form of what `check` does in small: hundreds of kill -9 at random instants, and every named one.
+soak: tests
+	CW_SOAK_KILLS=$(or $(KILLS),300) CW_SOAK_STEP=1 CW_BUILD=$(BUILD) tests/e2e/worker_soak.py
+
 demo:
 	@tests/deps.sh build test
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
@@ -182,5 +186,5 @@ deb:
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo 'targets: all check unit lint fuzz bench demo install man deb vm-shell coverage clean'
+	@echo 'targets: all check unit lint fuzz bench soak demo install man deb vm-shell coverage clean'
 	@echo 'settings: CC=clang SAN=address,undefined|thread PREFIX=/usr/local DESTDIR='

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/mem.h"
@@ -56,12 +57,15 @@ int statefile_replace(int dirfd, const char *name, const void *data, size_t n, m
 {
     AUTO_FREE char *tmp = temporary_name(name);
 
+    crash_point("statefile: before");
     if (write_temporary(dirfd, tmp, data, n, mode, durable, e) < 0)
         goto failed;
+    crash_point("statefile: written");
     if (renameat(dirfd, tmp, dirfd, name) < 0) {
         err_sys(e, "rename into place");
         goto failed;
     }
+    crash_point("statefile: renamed");
     if (durable && sync_directory(dirfd, e) < 0)
         return err_wrap(e, "file %s", name);
     return 0;
@@ -77,8 +81,10 @@ int statefile_read(int dirfd, const char *name, struct str *s, struct err *e)
 
 int statefile_remove(int dirfd, const char *name, bool durable, struct err *e)
 {
+    crash_point("statefile: to be removed");
     if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
         return err_sys(e, "remove %s", name);
+    crash_point("statefile: removed");
     return durable ? sync_directory(dirfd, e) : 0;
 }
 

@@ -75,7 +75,7 @@ static void returned(struct job *job)
     c->cancel = NULL;
     if (j->ok)
         take_answer(c, j);
-    else if (!c->stopped && !(c->again && j->error.kind == ERR_CANCELLED))
+    else if (!c->stopped)
         extra = take_failure(c, j);
     cJSON_Delete(j->answer);
     free(j->body);
@@ -129,11 +129,10 @@ void checkin_wake(struct checkin *c)
     start(c);
 }
 
-void checkin_restart(struct checkin *c)
+void checkin_tell(struct checkin *c)
 {
-    start(c);
-    if (c->again)
-        cancel_fire(c->cancel);
+    if (c->in_flight || c->failures < 2)
+        start(c);
 }
 
 void checkin_stop(struct checkin *c)

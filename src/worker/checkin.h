@@ -32,8 +32,11 @@ struct checkin_opts {
 struct checkin *checkin_new(const struct checkin_opts *o);
 /* Call as soon as possible: now, or when the one in flight has returned (B182). */
 void checkin_wake(struct checkin *c);
-/* Give up the one in flight and call again at once: for the last word before the end. */
-void checkin_restart(struct checkin *c);
+/*
+ * Something that people wait for is to be told: as checkin_wake, but not while the server is away. One in flight is
+ * waited for, up to the 5 s the server holds it: given up, it may be carrying a message, which would be lost (1.6).
+ */
+void checkin_tell(struct checkin *c);
 /* No more calls; the one in flight is cancelled. */
 void checkin_stop(struct checkin *c);
 bool checkin_is_in_flight(const struct checkin *c);

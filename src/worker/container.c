@@ -10,6 +10,7 @@
 
 #include "base/bounds.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/jobs.h"
@@ -99,10 +100,12 @@ static int remove_parts(const struct container_env *env, const char *uuid, struc
         poll(NULL, 0,
              1000); /* the kernel tells nobody when a dying process lets go of its mounts */
     }
+    crash_point("container: cleaned up");
     if (net_detach(env->net, uuid, &part) < 0 && rc == 0) {
         rc = -1;
         *e = part;
     }
+    crash_point("container: detached");
     if (remove_scratch(env, uuid, &part) < 0 && rc == 0) {
         rc = -1;
         *e = part;
@@ -125,6 +128,7 @@ int container_remove(const struct container_env *env, const struct run *run, str
 
     ret->bytes = -1;
     bool ended = end_container(env, uuid, shim);
+    crash_point("container: ended");
     ret->has_record = container_record(env->runtime_dir, uuid, &ret->record, &ignored) == 0;
     int rc = remove_parts(env, uuid, e);
     if (!ended && rc == 0)
@@ -133,6 +137,7 @@ int container_remove(const struct container_env *env, const struct run *run, str
     if (dir < 0)
         return rc;
     dep_links_remove(dir, &run->links);
+    crash_point("container: links removed");
     if (tree_size(dir, NULL, &bytes, &ignored) == 0)
         ret->bytes = (int64_t)bytes;
     return rc;
@@ -185,6 +190,7 @@ static int make_scratch(const struct container_env *env, const char *uuid, char 
         return err_sys(e, "open %s", path);
     if (mkdirat(dir, "overlay", 0700) < 0)
         return err_sys(e, "make %s/overlay", path);
+    crash_point("container: scratch made");
     if (write_new(dir, "resolv.conf", e) < 0 || write_new(dir, "hosts", e) < 0)
         return -1;
     *ret = take_ptr(&path);
@@ -266,12 +272,14 @@ static int spawn(const struct container_env *env, const struct run *run,
 
     if (ctr_shim_spawn(&o, spec, &shim, e) < 0)
         return -1;
+    crash_point("container: spawned");
     if (connect_network(env, run, shim, scratch, e) < 0) {
         struct err ignored = ERR_INIT;
         end_container(env, run->bundle.uuid, take_ptr(&shim));
         (void)!remove_parts(env, run->bundle.uuid, &ignored);
         return -1;
     }
+    crash_point("container: connected");
     *ret = take_ptr(&shim);
     return 0;
 }
@@ -306,6 +314,7 @@ int container_create(const struct container_env *env, const struct run *run,
         return -1;
     int rc =
         dep_links_make(dir, run->dir, run->bundle.uuid, env->shared_fs, places, n, &ret->links, e);
+    crash_point("container: links made");
     if (rc == 0 && (rc = start_parts(env, run, image, places, n, dir, cancel, &ret->shim, e)) < 0)
         err_wrap(e, START_TEXT);
     dep_places_free(places, n);

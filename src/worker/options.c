@@ -115,6 +115,8 @@ const struct opt options_table[] = {
     ROW(pids_limit, "pids-limit", OPT_INT, "N", "32768", "most processes of a run; 0: no limit"),
     ROW(pulls, "parallel-pulls", OPT_INT, "N", "3", "images pulled at once"),
     ROW(downloads, "parallel-downloads", OPT_INT, "N", "4", "dependencies downloaded at once"),
+    ROW(bundle_check_seconds, "bundle-check-seconds", OPT_INT, "N", "300",
+        "how often to ask the server whether the bundles of its runs still exist"),
     ROW(shim, "shim", OPT_STR, "PATH", NULL,
         "cwshim (default: beside this program, or in libexec)"),
     {0},
@@ -153,11 +155,30 @@ static void beneath_work_dir(struct options *o, char **slot, const char *name)
     absolute(slot);
 }
 
-static int positive(const char *name, int64_t value, int64_t least, struct err *e)
+/* Numbers that are multiplied, or threads: bounds nobody meets who means it. The others are taken as Python takes them. */
+static const struct {
+    const char *name;
+    size_t offset;
+    int64_t least, most;
+} ranges[] = {
+    {"checkin-frequency-seconds", offsetof(struct options, checkin_frequency_seconds), 0, 86400},
+    {"shared-memory-size-gb", offsetof(struct options, shm_gb), 0, 65536},
+    {"pids-limit", offsetof(struct options, pids_limit), 0, 4194304},
+    {"parallel-pulls", offsetof(struct options, pulls), 1, 64},
+    {"parallel-downloads", offsetof(struct options, downloads), 1, 64},
+    {"bundle-check-seconds", offsetof(struct options, bundle_check_seconds), 1, 86400},
+};
+
+static int check_ranges(const struct options *o, struct err *e)
 {
-    return value >= least ? 0
-                          : err_set(e, ERR_USER, "argument --%s: must be at least %lld", name,
-                                    (long long)least);
+    for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
+        int64_t value = *(const int64_t *)(const void *)((const char *)o + ranges[i].offset);
+        if (value < ranges[i].least || value > ranges[i].most)
+            return err_set(e, ERR_USER, "argument --%s: %lld is not between %lld and %lld",
+                           ranges[i].name, (long long)value, (long long)ranges[i].least,
+                           (long long)ranges[i].most);
+    }
+    return 0;
 }
 
 static int check(struct options *o, struct err *e)
@@ -170,13 +191,7 @@ static int check(struct options *o, struct err *e)
         return err_set(
             e, ERR_USER,
             "argument --bundle-runtime: this worker runs bundles itself: only docker is offered");
-    if (positive("checkin-frequency-seconds", o->checkin_frequency_seconds, 0, e) < 0 ||
-        positive("shared-memory-size-gb", o->shm_gb, 0, e) < 0 ||
-        positive("pids-limit", o->pids_limit, 0, e) < 0 ||
-        positive("parallel-pulls", o->pulls, 1, e) < 0 ||
-        positive("parallel-downloads", o->downloads, 1, e) < 0)
-        return -1;
-    return 0;
+    return check_ranges(o, e);
 }
 
 int options_read(int argc, char **argv, struct options *ret, enum options_result *ret_what,
@@ -276,13 +291,14 @@ static char *ask(FILE *tty, const char *prompt, bool echo)
     char line[512] = "";
     bool changed = !echo && tcgetattr(fileno(tty), &old) == 0;
 
-    fputs(prompt, tty);
-    fflush(tty);
+    /* Quiet before it asks: who types at once is neither shown nor thrown away. */
     if (changed) {
         quiet = old;
         quiet.c_lflag &= ~(tcflag_t)ECHO;
         tcsetattr(fileno(tty), TCSAFLUSH, &quiet);
     }
+    fputs(prompt, tty);
+    fflush(tty);
     char *got = fgets(line, sizeof(line), tty);
     if (changed) {
         tcsetattr(fileno(tty), TCSAFLUSH, &old);

@@ -31,7 +31,7 @@ struct options {
         *docker_config, *certs_dir;
     char *ipv4_pool, *ipv6_pool, *ca_file;
     struct str_list insecure_registries, registry_mirrors;
-    int64_t pids_limit, pulls, downloads, registry_timeout;
+    int64_t pids_limit, pulls, downloads, registry_timeout, bundle_check_seconds;
 
     char *username, *password; /* by options_credentials */
 };

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -116,26 +117,101 @@ static void enter(struct live *l, const void *arg)
     live_feed_text(l, EV_ENTER, NULL);
 }
 
+/* A bundle this worker lost may run under another one by now, in the same directories (6.7): its container says so. */
+static bool is_elsewhere(const struct run_manager *m, const char *uuid)
+{
+    AUTO_FREE char *owner = container_owner(m->o.env->runtime_dir, uuid);
+
+    return owner && !str_eq(owner, m->o.env->owner);
+}
+
+static void take_up(struct run_manager *m, struct run *r)
+{
+    if (is_elsewhere(m, r->bundle.uuid)) {
+        log_warn("run=%s another worker has it now", r->bundle.uuid);
+        run_store_forget(m->o.store, r->bundle.uuid);
+        run_free(r);
+        return;
+    }
+    if (r->stage == RUN_PREPARING)
+        forget_placement(r);
+    hold_inputs(live_add(m, r));
+}
+
+/* ---- damaged state (B192, D69) ---- */
+
+/* All that is left of it is its name. */
+static void take_up_damaged(struct run_manager *m, const char *uuid)
+{
+    AUTO_FREE char *dir = mem_printf("%s/%s", m->o.runs_dir, uuid);
+    struct bundle *b = mem_new(struct bundle);
+
+    if (is_elsewhere(m, uuid)) {
+        bundle_free(b);
+        return;
+    }
+    b->uuid = mem_strdup(uuid);
+    b->command = mem_strdup("");
+    b->image = mem_strdup("");
+    b->store = mem_strdup("");
+    struct run *r = run_new(b, dir, clock_epoch());
+    r->stage = RUN_CLEANING_UP;
+    r->times[RUN_PREPARING].end = r->times[RUN_CLEANING_UP].start = r->bundle_start;
+    r->has_contents = access(dir, F_OK) == 0;
+    r->failure_message =
+        mem_strdup("The worker's record of this run was damaged: its container was ended, and what "
+                   "it had written was kept");
+    live_add(m, r);
+}
+
+/* Its end is told like that of any other run; the record of its container knows the times. */
+static void end_damaged(struct run_manager *m, const char *uuid)
+{
+    struct container_end end = {.bytes = -1};
+    struct err e = ERR_INIT;
+    struct live *l = m->first;
+
+    while (l && !str_eq(l->run->bundle.uuid, uuid))
+        l = l->next;
+    if (!l)
+        return;
+    if (container_remove(m->o.env, l->run, NULL, &end, &e) < 0)
+        log_err("run=%s clean up: %s", uuid, e.msg);
+    const struct run_event ev = {.kind = EV_CLEANED,
+                                 .now = clock_epoch(),
+                                 .number = end.bytes,
+                                 .record = end.has_record ? &end.record : NULL};
+    live_feed(l, &ev);
+}
+
+static void enter_unless_damaged(struct live *l, const void *arg)
+{
+    const struct str_list *damaged = arg;
+
+    if (!str_list_has(damaged, l->run->bundle.uuid))
+        enter(l, NULL);
+}
+
 int run_manager_recover(struct run_manager *m, struct err *e)
 {
-    AUTO(str_list) struct str_list notes = {0};
+    AUTO(str_list) struct str_list notes = {0}, damaged = {0};
     AUTO_FREE struct run **runs = NULL;
     size_t n = 0;
 
-    if (run_store_load(m->o.store, &runs, &n, &notes, e) < 0)
+    if (run_store_load(m->o.store, &runs, &n, &notes, &damaged, e) < 0)
         return -1;
     for (size_t i = 0; i < notes.n; i++)
         log_err("%s", notes.items[i]);
-    for (size_t i = 0; i < n; i++) {
-        struct live *l = live_add(m, runs[i]);
-        if (l->run->stage == RUN_PREPARING)
-            forget_placement(l->run);
-        hold_inputs(l);
-    }
+    for (size_t i = 0; i < n; i++)
+        take_up(m, runs[i]);
+    for (size_t i = 0; i < damaged.n; i++)
+        take_up_damaged(m, damaged.items[i]);
     keep_dependents(m);
     sweep_containers(m);
     sweep_scratch(m);
     reconcile_network(m);
-    manager_each(m, enter, NULL);
+    manager_each(m, enter_unless_damaged, &damaged);
+    for (size_t i = 0; i < damaged.n; i++)
+        end_damaged(m, damaged.items[i]);
     return 0;
 }

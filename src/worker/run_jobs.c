@@ -8,6 +8,7 @@
 
 #include "base/bounds.h"
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/err.h"
 #include "base/jobs.h"
 #include "base/log.h"
@@ -251,6 +252,7 @@ static void upload_done(void *arg, const struct err *error, bool had_server_erro
     struct run_event ev = {.kind = EV_UPLOADED, .now = clock_epoch(), .flag = had_server_error};
 
     l->upload = NULL;
+    crash_point("run: uploaded");
     if (error) {
         ev.kind = error->kind == ERR_CANCELLED ? EV_UPLOAD_STOPPED : EV_UPLOAD_FAILED;
         ev.text = error->msg;
@@ -304,6 +306,7 @@ static void remove_dir(struct job *job)
     struct dir_job *j = (struct dir_job *)job;
     AUTO_CLOSE int dir = open(j->runs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+    crash_point("run: directory to be removed");
     j->ok = dir >= 0 ? tree_remove_at(dir, j->uuid, &j->error) == 0
                      : err_sys(&j->error, "open %s", j->runs_dir) == 0;
 }
@@ -313,6 +316,7 @@ static void remove_dir_done(struct job *job)
     struct dir_job *j = (struct dir_job *)job;
     struct live *l = j->live;
 
+    crash_point("run: directory removed");
     if (job->ran) {
         if (!j->ok)
             log_err("run=%s remove its directory: %s", j->uuid, j->error.msg);

@@ -24,10 +24,12 @@ struct upload;
 struct live {
     struct run_manager *m;
     struct run *run;
+    struct bundle *again; /* given to us once more while this run is on its way out (D20) */
     struct live *next;
     unsigned refs;
-    bool dropped;             /* not in the list any more */
-    bool silent;              /* not to be reported: given to another worker */
+    bool dropped; /* not in the list any more */
+    bool silent;  /* not to be reported: given to another worker, or over for the service */
+    bool discard; /* its directory goes too, when it is silent: nobody will go on in it */
     bool asking, wants_place; /* PREPARING: inputs asked for; CPUs short */
     bool creating, removing, measuring, in_start;
     bool remove_wanted; /* as soon as `creating` is over */
@@ -65,6 +67,8 @@ void live_feed(struct live *l, const struct run_event *ev);
 void live_feed_text(struct live *l, enum run_event_kind kind, const char *text);
 void live_feed_number(struct live *l, enum run_event_kind kind, int64_t number);
 void live_save(struct live *l);
+/* Its time here is over: what is left of it is neither reported nor worth keeping. */
+bool live_is_leaving(const struct live *l);
 /* Out of the list; the manager's reference goes. */
 void live_drop(struct live *l);
 /* Call fn for every run; runs may come and go meanwhile. */

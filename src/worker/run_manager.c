@@ -21,8 +21,6 @@
 #include "worker/service.h"
 #include "worker/upload.h"
 
-#define GONE_CHECK_NS (300 * NS_PER_S)
-
 /* ---- the list ---- */
 
 struct live *live_ref(struct live *l)
@@ -41,6 +39,7 @@ void live_unref(struct live *l)
     image_unref(l->image);
     free(l->digest);
     run_free(l->run);
+    bundle_free(l->again);
     /* Counted: the analyser cannot follow who holds what, and takes a last but one for a last. */
 #ifndef __clang_analyzer__
     free(l);
@@ -73,10 +72,16 @@ struct live *live_add(struct run_manager *m, struct run *r)
     return l;
 }
 
+bool live_is_leaving(const struct live *l)
+{
+    return l->silent || l->run->finalized || l->run->stage >= RUN_FINISHED;
+}
+
 void live_drop(struct live *l)
 {
     struct run_manager *m = l->m;
     struct live **at = &m->first;
+    struct bundle *again = take_ptr(&l->again);
 
     if (l->dropped)
         return;
@@ -90,6 +95,8 @@ void live_drop(struct live *l)
     m->n--;
     live_release_inputs(l);
     live_unref(l);
+    if (again)
+        run_manager_add(m, again);
     m->o.changed(m->o.changed_arg);
 }
 
@@ -149,6 +156,40 @@ static void stop_upload(struct live *l)
         live_feed_text(l, EV_UPLOAD_STOPPED, NULL);
 }
 
+static void forget(struct live *l)
+{
+    run_store_forget(l->m->o.store, l->run->bundle.uuid);
+    live_drop(l);
+}
+
+/* What cannot be done again waits until the disk knows that it is to be done: the exit record goes with the container,
+ * the results with the directory. A disk that takes nothing must not keep a container alive, though. */
+static void saved_before_clean(void *arg, const struct err *error)
+{
+    struct live *l = arg;
+
+    save_failed(NULL, error);
+    if (!l->dropped && l->run->stage == RUN_CLEANING_UP)
+        live_remove(l);
+    live_finish(l);
+}
+
+static void saved_before_forget(void *arg, const struct err *error)
+{
+    struct live *l = arg;
+
+    save_failed(NULL, error);
+    if (!l->dropped)
+        live_remove_dir(l); /* then forgets */
+    live_finish(l);
+}
+
+static void save_then(struct live *l, void (*then)(void *arg, const struct err *error))
+{
+    live_begin(l);
+    run_store_save(l->m->o.store, l->run, then, l);
+}
+
 static void carry_out(struct live *l, unsigned wants)
 {
     static const struct {
@@ -160,23 +201,34 @@ static void carry_out(struct live *l, unsigned wants)
         {WANT_UPLOAD, live_upload},     {WANT_STOP_UPLOAD, stop_upload},
     };
 
-    /* A start saves by itself: it has to wait for the disk. */
-    if ((wants & WANT_SAVE) && !(wants & WANT_START))
-        live_save(l);
     if (wants & WANT_FORGET) {
-        if (wants & WANT_REMOVE_DIR) {
-            live_remove_dir(l);
-        } else {
-            run_store_forget(l->m->o.store, l->run->bundle.uuid);
-            live_drop(l);
-        }
+        if (wants & WANT_REMOVE_DIR)
+            save_then(l, saved_before_forget);
+        else
+            forget(l);
         return;
+    }
+    /* A start saves by itself: it has to wait for the disk. */
+    if ((wants & WANT_SAVE) && (wants & WANT_CLEAN)) {
+        save_then(l, saved_before_clean);
+        wants &= ~(unsigned)WANT_CLEAN;
+    } else if ((wants & WANT_SAVE) && !(wants & WANT_START)) {
+        live_save(l);
     }
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         if (wants & table[i].want)
             table[i].fn(l);
     if (wants & WANT_TELL)
         l->m->o.changed(l->m->o.changed_arg);
+}
+
+/* Ended here without a word to the service, which has decided about it meanwhile. */
+static void leave_silently(struct live *l)
+{
+    if (l->discard && !l->m->o.env->shared_fs)
+        live_remove_dir(l); /* then forgets */
+    else
+        forget(l);
 }
 
 void live_feed(struct live *l, const struct run_event *ev)
@@ -194,6 +246,10 @@ void live_feed(struct live *l, const struct run_event *ev)
     if (l->run->stage != RUN_PREPARING)
         l->asking = l->wants_place = false;
     carry_out(l, wants);
+    if (l->silent && l->run->stage == RUN_RESTAGED && !l->dropped)
+        leave_silently(l);
+    else if (l->run->stage == RUN_FINALIZING && before < RUN_FINALIZING && !l->silent)
+        l->m->o.ended(l->m->o.changed_arg);
     live_unref(l);
 }
 
@@ -213,15 +269,32 @@ void live_feed_number(struct live *l, enum run_event_kind kind, int64_t number)
 
 /* ---- runs and actions ---- */
 
+/* The same bundle once more: ours goes on, unless its time here is over (D20). */
+static void add_again(struct live *l, struct bundle *b)
+{
+    if (live_is_leaving(l)) {
+        log_info("run=%s is given to us again: it begins anew when the old one is gone", b->uuid);
+        bundle_free(l->again);
+        l->again = b;
+        return;
+    }
+    log_info("run=%s is held already: it goes on", b->uuid);
+    bundle_free(b);
+}
+
 void run_manager_add(struct run_manager *m, struct bundle *b)
 {
     AUTO_FREE char *dir = m->o.env->shared_fs && b->location
                               ? mem_strdup(b->location)
                               : mem_printf("%s/%s", m->o.runs_dir, b->uuid);
+    struct live *old = find(m, b->uuid);
 
-    if (m->stopped || find(m, b->uuid)) {
-        log_info("run=%s is held already: it goes on", b->uuid);
+    if (m->stopped) {
         bundle_free(b);
+        return;
+    }
+    if (old) {
+        add_again(old, b);
         return;
     }
     struct live *l = live_add(m, run_new(b, dir, clock_epoch()));
@@ -348,12 +421,6 @@ void run_reports_free(struct run_report *reports, size_t n)
     free(reports);
 }
 
-static void forget(struct live *l)
-{
-    run_store_forget(l->m->o.store, l->run->bundle.uuid);
-    live_drop(l);
-}
-
 void run_manager_reported(struct run_manager *m, const struct run_report *reports, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -366,11 +433,7 @@ void run_manager_reported(struct run_manager *m, const struct run_report *report
 static void restage(struct live *l, const void *arg)
 {
     (void)arg;
-    live_ref(l);
     live_feed_text(l, EV_RESTAGE, NULL);
-    if (l->silent && l->run->stage == RUN_RESTAGED)
-        forget(l);
-    live_unref(l);
 }
 
 void run_manager_restage(struct run_manager *m)
@@ -384,7 +447,7 @@ struct ask_job {
     struct job job; /* first */
     struct live *live;
     struct service *service;
-    char *uuid, *state; /* NULL: not told */
+    char *uuid, *state, *remote; /* NULL: not told */
     bool absent, after_outage;
 };
 
@@ -393,15 +456,23 @@ static void ask(struct job *job)
     struct ask_job *j = (struct ask_job *)job;
     struct err e = ERR_INIT;
 
-    if (service_bundle_state(j->service, j->uuid, job->cancel, &j->state, &e) < 0)
+    if (service_bundle_state(j->service, j->uuid, job->cancel, &j->state, &j->remote, &e) < 0)
         j->absent = e.kind == ERR_ABSENT;
 }
 
-/* States in which the bundle can still be ours. */
-static bool may_be_ours(const char *state)
+/* Where the bundle is, as the service sees it. remote is a worker id, or a host name until the first check-in. */
+static bool may_be_ours(const struct run_manager *m, const char *state, const char *remote)
 {
-    return str_eq(state, "preparing") || str_eq(state, "running") || str_eq(state, "finalizing") ||
-           str_eq(state, "worker_offline");
+    if (str_eq(state, "worker_offline"))
+        return true;
+    if (!str_eq(state, "preparing") && !str_eq(state, "running") && !str_eq(state, "finalizing"))
+        return false;
+    return !remote || !*remote || str_eq(remote, m->o.remote) || str_eq(remote, m->o.hostname);
+}
+
+static bool is_final(const char *state)
+{
+    return str_eq(state, "ready") || str_eq(state, "failed") || str_eq(state, "killed");
 }
 
 static void asked(struct job *job)
@@ -412,16 +483,19 @@ static void asked(struct job *job)
     if (job->ran && j->absent) {
         log_warn("run=%s its bundle does not exist any more", j->uuid);
         live_feed_text(l, EV_BUNDLE_GONE, NULL);
-    } else if (j->after_outage && j->state && !may_be_ours(j->state) && !l->dropped) {
-        log_warn("run=%s was given away while the service was out of reach: state=%s", j->uuid,
-                 j->state);
+    } else if (j->after_outage && j->state && !l->dropped &&
+               !may_be_ours(l->m, j->state, j->remote)) {
+        log_warn("run=%s is not ours any more: state=%s remote=%s", j->uuid, j->state,
+                 j->remote ? j->remote : "");
         l->silent = true;
+        l->discard = is_final(j->state);
         restage(l, NULL);
     }
-    if (j->after_outage)
-        l->m->asking--;
+    if (j->after_outage && --l->m->asking == 0)
+        l->m->o.changed(l->m->o.changed_arg);
     free(j->uuid);
     free(j->state);
+    free(j->remote);
     free(j);
     live_finish(l);
 }
@@ -462,7 +536,7 @@ static void on_gone_timer(void *arg)
 
     if (!m->stopped && m->n)
         manager_each(m, ask_about, &after_outage);
-    loop_arm(m->gone_timer, GONE_CHECK_NS);
+    loop_arm(m->gone_timer, m->o.gone_check_ns);
 }
 
 /* ---- life of the manager ---- */
@@ -474,7 +548,7 @@ struct run_manager *run_manager_new(const struct run_manager_opts *o)
     m->o = *o;
     m->last = &m->first;
     m->gone_timer = loop_add_timer(o->loop, on_gone_timer, m);
-    loop_arm(m->gone_timer, GONE_CHECK_NS);
+    loop_arm(m->gone_timer, m->o.gone_check_ns);
     return m;
 }
 

@@ -47,17 +47,24 @@ struct run_manager_opts {
     size_t n_gpus;
     const char *runs_dir; /* {work-dir}/runs */
     const char *remote;   /* worker id, for reports (B030) */
-    bool own_ids;         /* a user namespace range per run */
+    const char *hostname;
+    uint64_t gone_check_ns; /* how often to ask whether bundles still exist (D18) */
+    bool own_ids;           /* a user namespace range per run */
     /* Main thread: the number of runs fell, or one became worth reporting. */
     void (*changed)(void *arg);
-    void *changed_arg;
+    /* Main thread: a run is over and waits to be finalized, which is what people look for. */
+    void (*ended)(void *arg);
+    void *changed_arg; /* of both */
 };
 
 struct run_manager *run_manager_new(const struct run_manager_opts *o);
 /* Load saved runs, take up what lives, sweep what belongs to none; before the first check-in (protocol 6.8). */
 int run_manager_recover(struct run_manager *m, struct err *e) MUST_CHECK;
 
-/* A bundle the service confirmed as ours; takes b. A uuid already held goes on as it is (B059, D20). */
+/*
+ * A bundle the service confirmed as ours; takes b. A uuid already held goes on as it is, and is reported; one that is
+ * on its way out (finalized, handed back) is waited for, and the bundle begun anew behind it (B059, D20).
+ */
 void run_manager_add(struct run_manager *m, struct bundle *b);
 bool run_manager_has(const struct run_manager *m, const char *uuid);
 size_t run_manager_count(const struct run_manager *m);

@@ -20,6 +20,7 @@
 #include "worker/run.h"
 
 #define ID_MAX 127
+#define NOTE   ".asked"
 
 struct run_store {
     int parent, dir, lock;
@@ -187,9 +188,9 @@ void run_store_use_lane(struct run_store *s, struct lane *lane)
 /* ---- saving ---- */
 
 struct save_job {
-    struct job job;    /* first */
-    int dir;           /* borrowed: the store outlives its lane's jobs */
-    char *name, *text; /* text NULL: remove */
+    struct job job;           /* first */
+    int dir;                  /* borrowed: the store outlives its lane's jobs */
+    char *name, *note, *text; /* text NULL: remove */
     void (*saved)(void *arg, const struct err *error);
     void *arg;
     struct err error;
@@ -203,6 +204,8 @@ static void save_run(struct job *job)
         (void)!statefile_remove(j->dir, j->name, true, &j->error);
     else
         (void)!statefile_replace(j->dir, j->name, j->text, strlen(j->text), 0600, true, &j->error);
+    if (j->error.kind == ERR_NONE)
+        unlinkat(j->dir, j->note, 0);
 }
 
 static void save_done(struct job *job)
@@ -212,6 +215,7 @@ static void save_done(struct job *job)
     if (j->saved)
         j->saved(j->arg, j->error.kind == ERR_NONE ? NULL : &j->error);
     free(j->name);
+    free(j->note);
     free(j->text);
     free(j);
 }
@@ -225,6 +229,7 @@ static void submit(struct run_store *s, const char *uuid, char *text,
     j->job.done = save_done;
     j->dir = s->dir;
     j->name = mem_printf("%s.json", uuid);
+    j->note = mem_printf("%s" NOTE, uuid);
     j->text = text;
     j->saved = saved;
     j->arg = arg;
@@ -251,6 +256,73 @@ void run_store_forget(struct run_store *s, const char *uuid)
     submit(s, uuid, NULL, NULL, NULL);
 }
 
+/* ---- what is being asked for ---- */
+
+int run_store_note(struct run_store *s, const struct bundle *b, struct err *e)
+{
+    AUTO_FREE char *name = mem_printf("%s" NOTE, b->uuid);
+    AUTO(cJSON) cJSON *v = json_write_fields(bundle_fields, b);
+    AUTO_FREE char *text = json_text(v);
+
+    return statefile_replace(s->dir, name, text, strlen(text), 0600, false, e);
+}
+
+void run_store_unnote(struct run_store *s, const char *uuid)
+{
+    AUTO_FREE char *name = mem_printf("%s" NOTE, uuid);
+
+    unlinkat(s->dir, name, 0);
+}
+
+static int load_note(struct run_store *s, const char *name, struct bundle **ret, struct err *e)
+{
+    AUTO(str) struct str text = STR_INIT(4 * BOUND_SERVICE_JSON);
+    AUTO(cJSON) cJSON *v = NULL;
+    AUTO(bundle) struct bundle *b = mem_new(struct bundle);
+
+    if (statefile_read(s->dir, name, &text, e) < 0 ||
+        json_parse(str_text(&text), text.len, &v, e) < 0 ||
+        json_read_fields(v, bundle_fields, b, e) < 0)
+        return -1;
+    if (!protocol_is_uuid(b->uuid))
+        return err_set(e, ERR_USER, "its uuid is not usable");
+    if (!b->store)
+        b->store = mem_strdup("");
+    *ret = take_ptr(&b);
+    return 0;
+}
+
+int run_store_load_notes(struct run_store *s, struct bundle ***ret, size_t *ret_n, struct err *e)
+{
+    AUTO_CLOSE int list = fd_dup(s->dir);
+    DIR *d = list < 0 ? NULL : fdopendir(list);
+    struct dirent *entry;
+
+    if (!d)
+        return err_sys(e, "read the state directory");
+    take_fd(&list);
+    rewinddir(d);
+    *ret = NULL;
+    *ret_n = 0;
+    while ((entry = readdir(d))) {
+        struct err ignored = ERR_INIT;
+        struct bundle *b = NULL;
+
+        if (!str_ends(entry->d_name, NOTE))
+            continue;
+        AUTO_FREE char *run =
+            mem_printf("%.*s.json", (int)(strlen(entry->d_name) - strlen(NOTE)), entry->d_name);
+        if (faccessat(s->dir, run, F_OK, 0) < 0 && load_note(s, entry->d_name, &b, &ignored) == 0) {
+            *ret = mem_realloc(*ret, *ret_n + 1, sizeof(**ret));
+            (*ret)[(*ret_n)++] = b;
+        } else {
+            unlinkat(s->dir, entry->d_name, 0);
+        }
+    }
+    closedir(d);
+    return 0;
+}
+
 /* ---- loading ---- */
 
 static int load_one(struct run_store *s, const char *name, const char *uuid, struct run **ret,
@@ -270,7 +342,7 @@ static int load_one(struct run_store *s, const char *name, const char *uuid, str
 }
 
 static void load_file(struct run_store *s, const char *name, struct run ***runs, size_t *n,
-                      struct str_list *notes)
+                      struct str_list *notes, struct str_list *damaged)
 {
     AUTO_FREE char *uuid = mem_strndup(name, strlen(name) - strlen(".json"));
     struct err e = ERR_INIT, aside = ERR_INIT;
@@ -284,12 +356,13 @@ static void load_file(struct run_store *s, const char *name, struct run ***runs,
         return;
     }
     str_list_take(notes, mem_printf("state file %s is damaged and set aside: %s", name, e.msg));
+    str_list_add(damaged, uuid);
     if (statefile_set_aside(s->dir, name, &aside) < 0)
         str_list_take(notes, mem_printf("state file %s: %s", name, aside.msg));
 }
 
 int run_store_load(struct run_store *s, struct run ***ret, size_t *ret_n,
-                   struct str_list *ret_notes, struct err *e)
+                   struct str_list *ret_notes, struct str_list *ret_damaged, struct err *e)
 {
     AUTO_CLOSE int list = fd_dup(s->dir);
     DIR *d = list < 0 ? NULL : fdopendir(list);
@@ -303,7 +376,7 @@ int run_store_load(struct run_store *s, struct run ***ret, size_t *ret_n,
     *ret_n = 0;
     while ((entry = readdir(d)))
         if (str_ends(entry->d_name, ".json"))
-            load_file(s, entry->d_name, ret, ret_n, ret_notes);
+            load_file(s, entry->d_name, ret, ret_n, ret_notes, ret_damaged);
     closedir(d);
     return 0;
 }
@@ -311,7 +384,14 @@ int run_store_load(struct run_store *s, struct run ***ret, size_t *ret_n,
 void run_store_remove(struct run_store *s)
 {
     struct err ignored = ERR_INIT;
+    AUTO_FREE struct bundle **notes = NULL;
+    size_t n = 0;
 
+    (void)!run_store_load_notes(s, &notes, &n, &ignored);
+    for (size_t i = 0; i < n; i++) {
+        run_store_unnote(s, notes[i]->uuid);
+        bundle_free(notes[i]);
+    }
     (void)!statefile_remove(s->dir, "id", false, &ignored);
     (void)!statefile_remove(s->dir, "made-here", false, &ignored);
     (void)!statefile_remove(s->dir, "lock", false, &ignored);

@@ -5,6 +5,7 @@
  *   {work-dir}/state/{worker}/lock          flock held for the life of the worker
  *                            /id            the worker id in full
  *                            /{uuid}.json   a run
+ *                            /{uuid}.asked  a bundle the service is being asked for
  *
  * A save is handed to a lane of one thread, so the order of saves is kept and main never waits for a disk; a
  * callback says when the state is durable. Two live workers never share one of these directories, though the
@@ -17,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
+struct bundle;
 struct err;
 struct lane;
 struct run;
@@ -43,9 +45,21 @@ void run_store_save(struct run_store *s, const struct run *r,
 /* Remove its file; in order behind its saves. */
 void run_store_forget(struct run_store *s, const char *uuid);
 
-/* All runs of this worker. Damaged files are set aside and named in ret_notes (B192). Freed by the caller, each
- * and the array. */
+/*
+ * A bundle the service is about to be asked for: between its yes and our first save it would be lost for good. The note
+ * goes with the first save of its run, with run_store_forget, and with run_store_unnote. It survives the worker, not the
+ * host (then the server restages). Any thread.
+ */
+int run_store_note(struct run_store *s, const struct bundle *b, struct err *e) MUST_CHECK;
+void run_store_unnote(struct run_store *s, const char *uuid);
+/* Notes without a run, to be asked for once more; freed by the caller, each and the array. Unreadable ones are removed. */
+int run_store_load_notes(struct run_store *s, struct bundle ***ret, size_t *ret_n, struct err *e)
+    MUST_CHECK;
+
+/* All runs of this worker; freed by the caller, each and the array. Damaged files are set aside, told in ret_notes, and
+ * their runs' uuids are in ret_damaged (B192). */
 int run_store_load(struct run_store *s, struct run ***ret, size_t *ret_n,
-                   struct str_list *ret_notes, struct err *e) MUST_CHECK;
+                   struct str_list *ret_notes, struct str_list *ret_damaged, struct err *e)
+    MUST_CHECK;
 /* Take the directory away when no run is left (--delete-work-dir-on-exit). */
 void run_store_remove(struct run_store *s);

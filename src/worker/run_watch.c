@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/err.h"
 #include "base/jobs.h"
 #include "base/log.h"
@@ -177,11 +178,13 @@ static void let_go(struct live *l)
 {
     struct err e = ERR_INIT;
 
+    crash_point("run: saved, not started");
     if (!ctr_shim_is_started(l->shim) && ctr_shim_start(l->shim, &e) < 0) {
         AUTO_FREE char *text = mem_printf("Cannot start Docker container: %s", e.msg);
         live_feed_text(l, EV_START_FAILED, text);
         return;
     }
+    crash_point("run: started");
     live_feed_number(l, EV_STARTED, (int64_t)clock_now_ns());
 }
 

@@ -100,6 +100,7 @@ int service_contents_blob(struct service *s, const char *uuid, const char *path,
                           int (*sink)(void *arg, const void *data, size_t n, struct err *e),
                           void *arg, struct cancel *cancel, struct err *e) MUST_CHECK;
 
-/* State of a bundle as the server has it ("running", "staged", …), a new string. ERR_ABSENT: it is gone (D18). */
+/* State of a bundle as the server has it ("running", "staged", …), a new string, and the worker (or, before its first
+ * check-in, the host) that has it, a new string or NULL. ERR_ABSENT: it is gone (D18). */
 int service_bundle_state(struct service *s, const char *uuid, struct cancel *cancel, char **ret,
-                         struct err *e) MUST_CHECK;
+                         char **ret_remote, struct err *e) MUST_CHECK;

@@ -157,14 +157,14 @@ int service_reply_stream(struct service *s, int64_t socket_id,
 }
 
 int service_bundle_state(struct service *s, const char *uuid, struct cancel *cancel, char **ret,
-                         struct err *e)
+                         char **ret_remote, struct err *e)
 {
     AUTO_FREE char *id = http_escape(uuid, "");
     AUTO_FREE char *path = mem_printf("/bundles/%s", id);
     AUTO(http_response) struct http_response a = {0};
     AUTO(cJSON) cJSON *doc = NULL;
-    const cJSON *data, *attributes;
-    const char *state;
+    const cJSON *data, *attributes, *metadata = NULL;
+    const char *state, *remote = NULL;
     struct service_call c = {
         .op = OP_INFO, .method = "GET", .path = path, .http = {.max_redirects = 3}};
 
@@ -172,10 +172,13 @@ int service_bundle_state(struct service *s, const char *uuid, struct cancel *can
         return -1;
     if (json_get_object(doc, "data", &data, e) < 0 ||
         json_get_object(data, "attributes", &attributes, e) < 0 ||
-        json_get_str(attributes, "state", 100, &state, e) < 0) {
+        json_get_str(attributes, "state", 100, &state, e) < 0 ||
+        json_opt_object(attributes, "metadata", &metadata, e) < 0 ||
+        (metadata && json_opt_str(metadata, "remote", BOUND_STATUS_TEXT, &remote, e) < 0)) {
         e->kind = ERR_REMOTE; /* a wrong answer, not a wrong question */
         return err_wrap(e, "%s", OP_INFO);
     }
     *ret = mem_strdup(state);
+    *ret_remote = mem_strdup(remote);
     return 0;
 }

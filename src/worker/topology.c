@@ -102,10 +102,31 @@ void topology_free(struct topology *t)
     t->n = 0;
 }
 
+/* As Python's int(): blanks and a sign are taken. What cannot be a CPU's number is UNITS_CPU_MAX. */
+static int read_cpu(const char *text, unsigned *ret)
+{
+    struct err ignored = ERR_INIT;
+    size_t n = strlen(text);
+    int64_t number = 0;
+
+    while (n && strchr(" \t", text[n - 1]))
+        n--;
+    while (n && strchr(" \t", *text))
+        text++, n--;
+    if (n > 1 && *text == '+' && text[1] != '-')
+        text++, n--;
+    AUTO_FREE char *plain = mem_strndup(text, n);
+    if (units_i64(plain, INT32_MIN, INT32_MAX, &number, &ignored) < 0)
+        return -1;
+    *ret = number < 0 || number >= UNITS_CPU_MAX ? UNITS_CPU_MAX : (unsigned)number;
+    return 0;
+}
+
 int topology_cpuset(const struct topology *t, const char *text, struct cpu_set *ret, struct err *e)
 {
     AUTO(str_list) struct str_list parts = {0};
     struct cpu_set set = {0};
+    bool twice = false, outside = false;
 
     if (str_eq(text, "ALL")) {
         *ret = t->affinity;
@@ -113,19 +134,24 @@ int topology_cpuset(const struct topology *t, const char *text, struct cpu_set *
     }
     str_list_split(&parts, text, ',');
     for (size_t i = 0; i < parts.n; i++) {
-        struct err ignored = ERR_INIT;
-        uint64_t cpu = 0;
+        unsigned cpu = 0;
 
-        if (units_u64(parts.items[i], UINT32_MAX, &cpu, &ignored) < 0)
+        if (read_cpu(parts.items[i], &cpu) < 0)
             return err_set(
                 e, ERR_USER,
                 "CPUSET_STR invalid format: must be a string of comma-separated integers");
-        if (cpu >= UNITS_CPU_MAX || !cpu_set_has(&t->affinity, (unsigned)cpu))
-            return err_set(e, ERR_USER, "CPUSET_STR invalid: CPUs out of range");
-        if (cpu_set_has(&set, (unsigned)cpu))
-            return err_set(e, ERR_USER, "CPUSET_STR invalid: CPUs not distinct values");
-        cpu_set_add(&set, (unsigned)cpu);
+        for (size_t k = 0; k < i; k++)
+            twice |= str_eq(parts.items[i], parts.items[k]);
+        twice |= cpu < UNITS_CPU_MAX && cpu_set_has(&set, cpu);
+        outside |= cpu >= UNITS_CPU_MAX || !cpu_set_has(&t->affinity, cpu);
+        if (cpu < UNITS_CPU_MAX)
+            cpu_set_add(&set, cpu);
     }
+    /* In the order in which the Python worker looks (11.1). */
+    if (twice)
+        return err_set(e, ERR_USER, "CPUSET_STR invalid: CPUs not distinct values");
+    if (outside)
+        return err_set(e, ERR_USER, "CPUSET_STR invalid: CPUs out of range");
     *ret = set;
     return 0;
 }

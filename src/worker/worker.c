@@ -25,6 +25,7 @@
 #include "runtime/shim.h"
 #include "worker/checkin.h"
 #include "worker/deps.h"
+#include "worker/gpuset.h"
 #include "worker/images.h"
 #include "worker/options.h"
 #include "worker/reply.h"
@@ -59,34 +60,23 @@ static int check_host(const struct options *o, struct err *e)
                : 0;
 }
 
-/* --gpuset: ALL, NONE or "", indices and UUIDs (B204). Only those that open are offered. */
+static void gpu_skipped(const struct ctr_gpu *g)
+{
+    log_warn("GPU %s is not offered: %s", g->uuid, g->why_not);
+}
+
+/* Only those that open are offered (B204). */
 static int choose_gpus(struct worker *w, struct err *e)
 {
-    AUTO(str_list) struct str_list wanted = {0};
     AUTO_FREE struct ctr_gpu *all = NULL;
     struct err why = ERR_INIT;
-    const char *set = w->o->gpuset;
     size_t n = 0;
 
-    if (str_eq(set, "NONE") || str_eq(set, ""))
+    if (gpuset_is_empty(w->o->gpuset))
         return 0;
     if (ctr_gpu_list(&all, &n, &why) < 0)
         log_warn("no GPU support: %s", why.msg);
-    if (!str_eq(set, "ALL"))
-        str_list_split(&wanted, set, ',');
-    w->gpus = mem_array(n + 1, sizeof(*w->gpus));
-    for (size_t i = 0; i < n; i++) {
-        char index[16];
-        snprintf(index, sizeof(index), "%u", all[i].index);
-        if (wanted.n && !str_list_has(&wanted, index) && !str_list_has(&wanted, all[i].uuid))
-            continue;
-        if (!all[i].usable)
-            log_warn("GPU %s is not offered: %s", all[i].uuid, all[i].why_not);
-        if (all[i].usable || wanted.n)
-            w->gpus[w->n_gpus++] = all[i];
-    }
-    return w->n_gpus >= wanted.n ? 0
-                                 : err_set(e, ERR_USER, "GPUSET_STR invalid: GPUs out of range");
+    return gpuset_choose(w->o->gpuset, all, n, &w->gpus, &w->n_gpus, gpu_skipped, e);
 }
 
 static int open_host(struct worker *w, struct err *e)
@@ -306,8 +296,11 @@ static void open_managers(struct worker *w)
         .n_gpus = w->n_gpus,
         .runs_dir = w->runs_dir,
         .remote = run_store_id(w->store),
+        .hostname = w->hostname,
+        .gone_check_ns = (uint64_t)w->o->bundle_check_seconds * NS_PER_S,
         .own_ids = !str_eq(w->o->userns, "none"),
         .changed = worker_life_changed,
+        .ended = worker_life_ended,
         .changed_arg = w,
     };
     w->runs = run_manager_new(&o);

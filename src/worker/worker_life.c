@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/err.h"
 #include "base/jobs.h"
 #include "base/log.h"
@@ -29,6 +30,7 @@
 #include "worker/worker_parts.h"
 
 #define OUTAGE_NS     (60 * NS_PER_S)
+#define FIRST_NS      (3 * NS_PER_S)
 #define RESTAGE_NS    (120 * NS_PER_S)
 #define LAST_WORD_NS  (12 * NS_PER_S)
 #define DRAIN_NS      (30 * NS_PER_S)
@@ -58,7 +60,8 @@ static void collect_reports(struct worker *w)
     uint64_t last = checkin_last_success_ns(w->checkin);
 
     forget_told(w);
-    if (w->o->preemptible && last && clock_now_ns() - last > OUTAGE_NS)
+    /* Long enough for the server to have given our runs away, or for their owner to have killed them (D80). */
+    if (last && clock_now_ns() - last > OUTAGE_NS)
         w->ask_owner = true;
     if (!w->ask_owner && !run_manager_is_asking(w->runs))
         run_manager_reports(w->runs, &w->told, &w->n_told);
@@ -71,6 +74,7 @@ static char *checkin_body(void *arg)
     cJSON *keys = w->deps ? deps_keys(w->deps) : NULL;
 
     collect_reports(w);
+    w->told_terminating = w->phase != PHASE_WORKING;
     const struct checkin_request r = {
         .tag = o->tag,
         .group_name = o->group,
@@ -85,7 +89,7 @@ static char *checkin_body(void *arg)
         .shared_file_system = o->shared_file_system,
         .tag_exclusive = o->tag_exclusive && o->tag && *o->tag,
         .exit_after_num_runs = runs_left(w),
-        .is_terminating = w->phase != PHASE_WORKING,
+        .is_terminating = w->told_terminating,
         .preemptible = o->preemptible,
     };
     char *text = protocol_checkin_text(&r);
@@ -107,8 +111,12 @@ static void ask_for_bundle(struct job *job)
 {
     struct start_job *j = (struct start_job *)job;
 
+    if (run_store_note(j->w->store, j->bundle, &j->error) < 0)
+        return; /* no room for its state: it is not ours to take */
+    crash_point("bundle: noted");
     j->ok = service_start_bundle(j->w->service, j->bundle->uuid, j->w->hostname,
                                  (int64_t)clock_epoch(), job->cancel, &j->ours, &j->error) == 0;
+    crash_point("bundle: confirmed");
 }
 
 static void asked_for_bundle(struct job *job)
@@ -129,8 +137,38 @@ static void asked_for_bundle(struct job *job)
             w->runs_started++;
         run_manager_add(w->runs, take_ptr(&j->bundle));
     }
+    /* What was taken loses its note with its first save; what came too late is asked for at the next start. */
+    if (j->bundle && !(job->ran && j->ok && j->ours))
+        run_store_unnote(w->store, uuid);
     bundle_free(j->bundle);
     free(j);
+}
+
+static void submit_start(struct worker *w, struct bundle *b)
+{
+    struct start_job *j = mem_new(struct start_job);
+
+    j->job.run = ask_for_bundle;
+    j->job.done = asked_for_bundle;
+    j->w = w;
+    j->bundle = b;
+    w->starting++;
+    lane_submit(w->lanes[LANE_SERVICE], &j->job);
+}
+
+/* Bundles the worker was asking for when it died: the answer, if there was one, is lost. */
+static void ask_once_more(struct worker *w)
+{
+    AUTO_FREE struct bundle **notes = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    if (run_store_load_notes(w->store, &notes, &n, &e) < 0)
+        log_warn("bundles that were being asked for: %s", e.msg);
+    for (size_t i = 0; i < n; i++) {
+        log_info("run=%s is asked for once more", notes[i]->uuid);
+        submit_start(w, notes[i]);
+    }
 }
 
 static void start_bundle(struct worker *w, struct action *a)
@@ -141,13 +179,7 @@ static void start_bundle(struct worker *w, struct action *a)
             (long long)w->o->exit_after_num_runs);
         return;
     }
-    struct start_job *j = mem_new(struct start_job);
-    j->job.run = ask_for_bundle;
-    j->job.done = asked_for_bundle;
-    j->w = w;
-    j->bundle = take_ptr(&a->bundle);
-    w->starting++;
-    lane_submit(w->lanes[LANE_SERVICE], &j->job);
+    submit_start(w, take_ptr(&a->bundle));
 }
 
 /* ---- the reasons to end (10.3) ---- */
@@ -184,6 +216,10 @@ void worker_life_changed(void *worker)
 
     if (!w->checkin)
         return; /* still recovering */
+    if (w->waits_for_owner && !run_manager_is_asking(w->runs)) {
+        w->waits_for_owner = false;
+        checkin_wake(w->checkin);
+    }
     if (w->phase == PHASE_RESTAGING) {
         if (run_manager_count(w->runs) == 0)
             enter_phase(w, PHASE_LAST_WORD);
@@ -192,6 +228,14 @@ void worker_life_changed(void *worker)
         return;
     }
     look_for_end(w);
+}
+
+void worker_life_ended(void *worker)
+{
+    struct worker *w = worker;
+
+    if (w->checkin && w->phase == PHASE_WORKING && !w->waits_for_owner)
+        checkin_tell(w->checkin);
 }
 
 /* ---- answers ---- */
@@ -205,6 +249,9 @@ static void act_on(struct worker *w, const cJSON *answer)
     for (size_t i = 0; i < notes.n; i++)
         log_warn("%s", notes.items[i]);
     for (struct action *a = list; a; a = a->next) {
+        /* While ending nothing is begun (3.5); but what the server takes for over may not be reported again (B049). */
+        if (w->phase != PHASE_WORKING && a->type != ACTION_MARK_FINALIZED)
+            continue;
         if (a->type == ACTION_RUN)
             start_bundle(w, a);
         else
@@ -213,20 +260,25 @@ static void act_on(struct worker *w, const cJSON *answer)
     action_list_free(list);
 }
 
+static void ask_owner(struct worker *w)
+{
+    w->ask_owner = false;
+    w->waits_for_owner = true;
+    run_manager_ask_after_outage(w->runs);
+}
+
 static void accepted(void *arg, const cJSON *answer)
 {
     struct worker *w = arg;
 
     run_manager_reported(w->runs, w->told, w->n_told);
     forget_told(w);
-    if (w->ask_owner) {
-        w->ask_owner = false;
-        run_manager_ask_after_outage(w->runs);
-    }
+    if (w->ask_owner)
+        ask_owner(w);
+    act_on(w, answer);
     if (w->phase == PHASE_WORKING) {
-        act_on(w, answer);
         look_for_end(w);
-    } else if (w->phase == PHASE_LAST_WORD) {
+    } else if (w->phase == PHASE_LAST_WORD && w->told_terminating) {
         enter_phase(w, PHASE_DRAINING);
     }
 }
@@ -261,7 +313,9 @@ static void on_phase_timer(void *arg)
 {
     struct worker *w = arg;
 
-    if (w->phase == PHASE_RESTAGING) {
+    if (w->phase == PHASE_WORKING) {
+        checkin_wake(w->checkin); /* the service takes its time to say whose the runs are */
+    } else if (w->phase == PHASE_RESTAGING) {
         log_warn("not every run could be handed back in time: %zu left",
                  run_manager_count(w->runs));
         enter_phase(w, PHASE_LAST_WORD);
@@ -289,7 +343,8 @@ static void enter_phase(struct worker *w, enum phase phase)
         break;
     case PHASE_LAST_WORD:
         loop_arm(w->phase_timer, LAST_WORD_NS);
-        checkin_restart(w->checkin);
+        checkin_wake(
+            w->checkin); /* the one in flight may be bringing a message: it is waited for */
         break;
     default:
         begin_drain(w);
@@ -338,7 +393,14 @@ void worker_life_begin(struct worker *w)
         w->signals[i] = loop_add_signal(w->loop, numbers[i], on_signal, w);
     w->checkin = checkin_new(&o);
     w->wake = wake_start(&wo);
-    checkin_wake(w->checkin);
+    ask_once_more(w);
+    /* How long nobody was here is not known: whose the runs are comes before the first report of them (D80). */
+    if (run_manager_count(w->runs) > 0) {
+        ask_owner(w);
+        loop_arm(w->phase_timer, FIRST_NS);
+    } else {
+        checkin_wake(w->checkin);
+    }
 }
 
 void worker_life_end(struct worker *w)

@@ -78,6 +78,8 @@ struct worker {
     unsigned starting; /* start_bundle calls in flight */
     uint64_t idle_since_ns, drain_until_ns;
     bool ask_owner; /* after an outage: runs are not reported until the service was asked (B054) */
+    bool waits_for_owner;    /* it is being asked */
+    bool told_terminating;   /* in the check-in in flight (B189) */
     struct run_report *told; /* in the check-in in flight */
     size_t n_told;
     struct loop_watch *signals[3], *phase_timer;
@@ -87,8 +89,9 @@ struct worker {
 void worker_life_begin(struct worker *w);
 /* Frees its watches; after the loop. */
 void worker_life_end(struct worker *w);
-/* For run_manager_opts.changed. */
+/* For run_manager_opts.changed and .ended. */
 void worker_life_changed(void *worker);
+void worker_life_ended(void *worker);
 /* The local socket (local_api.h), when recovery is over; a failure is logged and harms nothing else. */
 void worker_local_begin(struct worker *w);
 void worker_local_end(struct worker *w);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The ways a worker ends: signal, handing runs back, idle, run count; and its exit statuses."""
 # needs: root net
-# rows: B008 B009 B028 B185 B186 B188 B189 B190 B193 B194 B195 B200 B201 B205 B050 B140
+# rows: B008 B009 B028 B185 B186 B188 B189 B190 B193 B194 B195 B200 B201 B205 B050 B140 D16 D17 D28 D67
 import os
 import subprocess
 

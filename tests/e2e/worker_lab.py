@@ -12,6 +12,7 @@ Where the host lacks cgroup v2 controllers the worker goes on with --cgroup=part
 the worker is left, or when it had to be killed.
 """
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,7 +51,7 @@ def has_cgroup2():
 class Worker:
     def __init__(self, lab, name, flags):
         self.lab, self.name, self.flags, self.process = lab, name, flags, None
-        self.log_path = os.path.join(lab.directory, name + '.log')
+        self.log_path = os.path.join(lab.directory, (name or 'any') + '.log')
         self.start()
 
     def start(self):
@@ -70,11 +71,14 @@ class Worker:
             f.seek(self.begin)
             return f.read().decode(errors='replace')
 
+    def id(self):
+        return re.search(r'my id is: (.*)', self.log()).group(1).strip()
+
     def kill9(self):
         self.process.kill()
         self.process.wait()
         time.sleep(0.3)  # the service may be handing a message to the dead one: let it notice, then forgive
-        self.lab.client.worker_crashed(worker=self.name)
+        self.lab.client.worker_crashed(worker=self.name or self.id())
 
     def stop(self, number=signal.SIGTERM):
         """The exit status after a signal."""
@@ -91,6 +95,7 @@ class Lab:
         self.service = reftest.Service(os.path.join(self.directory, 'service'), **flags)
         self.registry = registry.Registry(os.path.join(self.directory, 'registry'))
         self.workers = []
+        self.program = 'cworkerd'
 
     @property
     def client(self):
@@ -126,7 +131,7 @@ class Lab:
         if problems:
             for w in self.workers:
                 with open(w.log_path, errors='replace') as f:
-                    sys.stderr.write('--- log of %s ---\n%s' % (w.name, f.read()[-8000:]))
+                    sys.stderr.write('--- log of %s ---\n%s' % (w.name, f.read()[-int(os.environ.get("LAB_LOG", 8000)):]))
         shutil.rmtree(self.directory, ignore_errors=True)
         if kind is None and problems:
             raise AssertionError('\n'.join(problems))
@@ -156,9 +161,10 @@ class Lab:
         return found
 
     def command(self, name, flags):
-        return [os.path.join(BIN, 'cworkerd'), '--server', self.service.url, '--id', name,
+        """name None: without --id."""
+        return [os.path.join(BIN, self.program), '--server', self.service.url, *(['--id', name] if name else []),
                 '--password-file', self.service.credentials(), '--work-dir', self.work_dir,
-                '--runtime-dir', self.runtime_dir, '--network-prefix', 'lab_' + name,
+                '--runtime-dir', self.runtime_dir, '--network-prefix', 'lab_' + (name or 'any'),
                 '--checkin-frequency-seconds', '1', '--insecure-registry', self.registry.address,
                 '--cgroup', 'full' if has_cgroup2() else 'partial', '--verbose'] + list(flags)
 

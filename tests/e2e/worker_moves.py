@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""A worker that comes back after others have decided: preempted, given again, its record damaged, its id made up."""
+# needs: root net
+# timeout: 150
+# rows: B192 B197 B198 D18 D55 D67 D68 D69 D70 D80
+import glob
+import os
+
+import worker_lab
+from worker_lab import check, equal
+
+worker_lab.enter()
+TWICE = 'cat n 2>/dev/null; echo x >> n; [ $(wc -l < n) -ge 2 ] || sleep 1000; until [ -e go ]; do sleep 0.1; done; cat n'
+
+
+def begun(lab, uuid, name='n', text='x'):
+    path = os.path.join(lab.work_dir, 'runs', uuid, name)
+    lab.until(lambda: os.path.exists(path) and text in open(path).read(), 'the command of ' + uuid)
+
+
+def states(lab, worker):
+    return glob.glob(os.path.join(lab.work_dir, 'state', worker, '0x*.json'))
+
+
+with worker_lab.Lab(worker_timeout=6) as lab:
+    # Preempted: the next worker on the same directories ends the old container and goes on in the same bundle directory.
+    w1 = lab.worker('--preemptible')
+    run = lab.run(TWICE)
+    lab.wait(run, 'running')
+    begun(lab, run)
+    w1.kill9()
+    w2 = lab.worker(name='w2')
+    begun(lab, run, text='x\nx')
+    # The first is back while the second has it: it leaves both alone.
+    w1.start()
+    check('run=%s another worker has it now' % run in w1.log(), w1.log())
+    equal(states(lab, 'w1'), [])
+    lab.client.write(uuid=run, subpath='go', string='')
+    lab.wait(run, 'ready')
+    equal(lab.cat(run), 'x\nx\nx\n')
+    equal(w2.stop(), 0)
+
+    # Ended by its owner while the worker was away: it is not brought back to life, and nothing of it stays.
+    run = lab.run('echo x > n; sleep 1000')
+    lab.wait(run, 'running')
+    begun(lab, run)
+    w1.kill9()
+    lab.wait(run, 'staged')  # it was preemptible
+    lab.client.kill(uuid=run)
+    w1.start()
+    lab.until(lambda: not states(lab, 'w1') and not os.path.exists(os.path.join(lab.work_dir, 'runs', run)), 'it to go')
+    equal(lab.client.info(run)['state'], 'killed')
+    equal(w1.stop(), 0)
+
+    # The record of a run is damaged: it ends, says so, and what it had written is kept. Its neighbour goes on.
+    w = lab.worker('--bundle-check-seconds', '1', name='w3')
+    damaged, whole = lab.run('echo partial | tee n; sleep 1000'), lab.run(TWICE)
+    for uuid, text in ((damaged, 'partial'), (whole, 'x')):
+        lab.wait(uuid, 'running')
+        begun(lab, uuid, text=text)
+    record = os.path.join(lab.work_dir, 'state/w3', whole + '.json')
+    before = os.stat(record).st_mtime_ns
+    seen = len(lab.client.requests(endpoint='checkin'))
+    lab.until(lambda: len(lab.client.requests(endpoint='checkin')) > seen + 2, 'some check-ins')
+    equal(os.stat(record).st_mtime_ns, before)  # a run that does not change is not written again
+    w.kill9()
+    with open(os.path.join(lab.work_dir, 'state/w3', damaged + '.json'), 'r+') as f:
+        f.truncate(100)
+    w.start()
+    bundle = lab.wait(damaged, 'failed')
+    check('record of this run was damaged' in bundle['metadata']['failure_message'], bundle['metadata'])
+    equal(lab.cat(damaged), 'partial\n')
+    check(glob.glob(os.path.join(lab.work_dir, 'state/w3', damaged + '.json.bad-*')), 'the damaged file is not kept aside')
+    # A bundle that is deleted under the worker's hands is ended and forgotten.
+    equal(lab.client.info(whole)['state'], 'running')
+    deleted = lab.run('echo x > n; sleep 1000')
+    lab.wait(deleted, 'running')
+    begun(lab, deleted)
+    lab.client.rm(uuid=deleted, force=True)
+    lab.until(lambda: not os.path.exists(os.path.join(lab.work_dir, 'runs', deleted)), 'the deleted bundle to go')
+    lab.client.kill(uuid=whole)
+    lab.wait(whole, 'killed')
+    equal(w.stop(), 0)
+
+    # Without --id: the id that was made is taken again, and with it the runs.
+    w = lab.worker(name=None)
+    mine = w.id()
+    run = lab.run('echo x > n; until [ -e go ]; do sleep 0.1; done')
+    lab.wait(run, 'running')
+    begun(lab, run)
+    w.kill9()
+    w.start()
+    equal(w.id(), mine)
+    lab.wait(run, 'running')
+    lab.client.write(uuid=run, subpath='go', string='')
+    lab.wait(run, 'ready')
