@@ -41,13 +41,15 @@ void net_fabric_close(struct net_fabric *f)
     net_resolv_free(&f->resolv);
     free(take_ptr(&f->deny.items));
     free(take_ptr(&f->allow.items));
+    free(take_ptr(&f->only.items));
 }
 
 static void fill_rules(const struct net_fabric *f, struct net_nft_rules *r)
 {
     struct err never = ERR_INIT;
 
-    *r = (struct net_nft_rules){.plan = &f->plan, .allow = f->allow};
+    *r = (struct net_nft_rules){
+        .plan = &f->plan, .allow = f->allow, .only = f->only, .out_rate = f->rates.out};
     BUG_ON(net_ipam_parse_list(denied_always, &r->deny, &never) < 0);
     net_ipam_add(&r->deny, &f->plan.pool4);
     if (f->plan.pool6.addr.family)

@@ -12,9 +12,11 @@
 
 #include "base/cleanup.h"
 #include "netns/dns.h"
+#include "netns/grant.h"
 #include "netns/ipam.h"
 #include "netns/names.h"
 #include "netns/nft.h"
+#include "netns/rate.h"
 #include "netns/veth.h"
 #include "netns/ways.h"
 
@@ -24,7 +26,9 @@ struct net_nl;
 struct net_fabric {
     struct net_names names;
     struct net_plan plan;
-    struct net_cidrs deny, allow; /* the operator's, for external runs */
+    struct net_cidrs deny; /* these three are the operator's, for external runs */
+    struct net_grants allow, only;
+    struct net_rates rates;
     struct net_nl *nl;
     struct net_nft *nft;
     struct net_ways ways;

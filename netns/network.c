@@ -22,6 +22,7 @@
 #include "netns/fabric.h"
 #include "netns/inside.h"
 #include "netns/nl.h"
+#include "netns/rate.h"
 #include "netns/store.h"
 
 #define PORTS_PER_RUN 2
@@ -40,6 +41,8 @@ struct net {
     struct held held[NET_SLOTS_MAX];
     char *resolv_conf;
     bool made; /* the fabric was made by us */
+    pthread_mutex_t watch_mutex;
+    struct net_nl *watch;
 };
 
 static enum net_which other_net(enum net_class c)
@@ -47,7 +50,8 @@ static enum net_which other_net(enum net_class c)
     return c == NET_EXTERNAL ? NET_EXTERNAL_NET : NET_INTERNAL_NET;
 }
 
-static void ports_of(struct net *n, unsigned slot, enum net_class c,
+/* Names and plan do not change behind net_open. */
+static void ports_of(const struct net *n, unsigned slot, enum net_class c,
                      struct net_port ret[PORTS_PER_RUN])
 {
     net_veth_port_make(&n->fabric.names, &n->fabric.plan, NET_GENERAL_NET, slot, &ret[0]);
@@ -245,9 +249,22 @@ static void free_net(struct net *n)
 {
     net_fabric_close(&n->fabric);
     net_store_close(n->store);
+    net_nl_close(n->watch);
     pthread_mutex_destroy(&n->mutex);
+    pthread_mutex_destroy(&n->watch_mutex);
     free(n->resolv_conf);
     free(n);
+}
+
+static int parse_grants(struct net *n, const struct net_config *c, struct err *e)
+{
+    if (net_grant_parse(c->allow, &n->fabric.allow, e) < 0 ||
+        net_grant_parse(c->only, &n->fabric.only, e) < 0)
+        return -1;
+    if (net_grant_has_host(&n->fabric.only))
+        return err_set(e, ERR_USER,
+                       "this host is no place outside: it is granted by --network-allow");
+    return 0;
 }
 
 int net_open(const struct net_config *c, struct net **ret, struct err *e)
@@ -257,12 +274,14 @@ int net_open(const struct net_config *c, struct net **ret, struct err *e)
     int rc = -1;
 
     pthread_mutex_init(&n->mutex, NULL);
+    pthread_mutex_init(&n->watch_mutex, NULL);
     n->resolv_conf = mem_strdup(c->resolv_conf);
+    n->fabric.rates = (struct net_rates){.out = c->out_rate, .in = c->in_rate};
     net_names_make(c->prefix, c->state_dir, &n->fabric.names);
-    if (net_ipam_parse_list(c->deny, &n->fabric.deny, e) == 0 &&
-        net_ipam_parse_list(c->allow, &n->fabric.allow, e) == 0 &&
+    if (net_ipam_parse_list(c->deny, &n->fabric.deny, e) == 0 && parse_grants(n, c, e) == 0 &&
+        net_rate_check(&n->fabric.rates, e) == 0 &&
         net_store_open(c->state_dir, &n->store, e) == 0 && net_fabric_open(&n->fabric, e) == 0 &&
-        lock(n, &changed, e) == 0) {
+        net_nl_open(&n->watch, e) == 0 && lock(n, &changed, e) == 0) {
         rc = open_locked(n, c, e);
         unlock(n, true);
     }
@@ -284,22 +303,10 @@ struct attach {
     struct net_port ports[PORTS_PER_RUN];
 };
 
-static void set_inside(const char *path)
-{
-    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0)
-        (void)fd_write_all(fd, "0", 1);
-}
-
-/*
- * In the container's namespace. Router advertisements and redirects cannot arrive (the bridge's rules drop
- * them); a kernel that would ignore them is a second lock, so a failure here is none.
- */
+/* In the container's namespace. Nothing is read or written below /proc/sys in there: the kernel keeps such names of
+ * all namespaces in one list, and each look-up would cost more than the last. */
 static int open_inside(void *arg, struct err *e)
 {
-    set_inside("/proc/sys/net/ipv6/conf/default/accept_ra");
-    set_inside("/proc/sys/net/ipv6/conf/default/accept_redirects");
     return net_nl_open(arg, e);
 }
 
@@ -307,11 +314,12 @@ static int make_links(struct net *n, const struct attach *a, struct err *e)
 {
     static const char *const inside[PORTS_PER_RUN] = {"eth0", "eth1"};
     struct net_fabric *f = &n->fabric;
+    uint32_t group = net_veth_group(f->bridge[NET_GENERAL_NET], a->slot);
     struct net_link link[PORTS_PER_RUN];
 
     for (int i = 0; i < PORTS_PER_RUN; i++)
-        net_veth_add(f->nl, &a->ports[i], f->bridge[a->ports[i].which], inside[i], a->netns_fd,
-                     f->ways.mtu);
+        net_veth_add(f->nl, &a->ports[i], f->bridge[a->ports[i].which], group, inside[i],
+                     a->netns_fd, f->ways.mtu);
     if (net_nl_send(f->nl, e) < 0)
         return -1;
     for (int i = 0; i < PORTS_PER_RUN; i++) {
@@ -320,8 +328,11 @@ static int make_links(struct net *n, const struct attach *a, struct err *e)
         if (!link[i].index)
             return err_set(e, ERR_ABSENT, "link %s went away", a->ports[i].name);
     }
-    for (int i = 0; i < PORTS_PER_RUN; i++)
+    for (int i = 0; i < PORTS_PER_RUN; i++) {
         net_veth_port(f->nl, &a->ports[i], f->bridge[a->ports[i].which], link[i].index, 0);
+        if (a->ports[i].which == NET_EXTERNAL_NET)
+            net_rate_add(f->nl, link[i].index, f->rates.in, f->ways.mtu, a->ports[i].name);
+    }
     return net_nl_send(f->nl, e);
 }
 
@@ -329,6 +340,7 @@ static int remove_links(struct net *n, const struct net_port *ports, struct err 
 {
     struct net_fabric *f = &n->fabric;
 
+    net_veth_remove_group(f->nl, net_veth_group(f->bridge[NET_GENERAL_NET], ports[0].slot));
     for (int i = 0; i < PORTS_PER_RUN; i++) {
         net_veth_remove(f->nl, ports[i].name);
         net_veth_forget(f->nl, &ports[i], f->bridge[ports[i].which]);
@@ -346,7 +358,9 @@ static int set_up_inside(struct net *n, const struct attach *a, struct err *e)
                    (n->fabric.ways.forward6 ? NET_VETH_DEFAULT6 : 0);
     if (net_inside_call(a->netns_fd, open_inside, &inside, e) < 0)
         return -1;
-    return net_veth_inside(inside, a->ports, flags, PORTS_PER_RUN, e);
+    return net_veth_inside(inside, a->ports, flags, PORTS_PER_RUN,
+                           a->net_class == NET_EXTERNAL ? n->fabric.rates.out : 0,
+                           n->fabric.ways.mtu, e);
 }
 
 /* First the ports, whose state makes the bridges'. The ends inside were set up last and run at once. */
@@ -379,8 +393,7 @@ static int connect_run(struct net *n, const struct attach *a, struct err *e)
     return set_up_inside(n, a, e) < 0 ? -1 : await_running(n, a, e);
 }
 
-static void fill_lease(const struct net *n, const struct attach *a, const struct net_record *r,
-                       struct net_lease *l)
+static void fill_lease(const struct attach *a, const struct net_record *r, struct net_lease *l)
 {
     snprintf(l->run_id, sizeof(l->run_id), "%s", a->run_id);
     l->net_class = a->net_class;
@@ -390,7 +403,6 @@ static void fill_lease(const struct net *n, const struct attach *a, const struct
     net_ipam_text(&a->ports[1].addr[1], l->addr6);
     snprintf(l->host_if_general, sizeof(l->host_if_general), "%s", a->ports[0].name);
     snprintf(l->host_if, sizeof(l->host_if), "%s", a->ports[1].name);
-    l->mtu = n->fabric.ways.mtu;
     mem_replace(&l->resolv_conf, r->resolv_conf);
     mem_replace(&l->hosts, r->hosts);
 }
@@ -455,7 +467,7 @@ static int attach_locked(struct net *n, bool changed, struct attach *a, struct n
             log_debug("run=%s its network could not be undone: %s", a->run_id, ignored.msg);
         return -1;
     }
-    fill_lease(n, a, r, l);
+    fill_lease(a, r, l);
     *ret = take_ptr(&l);
     return 0;
 }
@@ -520,13 +532,47 @@ int net_lease_get(struct net *n, const char *run_id, struct net_lease **ret, str
     if (r->slot >= n->fabric.plan.slots)
         return err_set(e, ERR_ABSENT, "network lease of %s is of another pool", run_id);
     a.net_class = (enum net_class)r->net_class;
-    pthread_mutex_lock(&n->mutex);
     ports_of(n, r->slot, a.net_class, a.ports);
     l = mem_new(struct net_lease);
-    fill_lease(n, &a, r, l);
-    pthread_mutex_unlock(&n->mutex);
+    fill_lease(&a, r, l);
     *ret = l;
     return 0;
+}
+
+/* With a socket of its own: whoever asks does not wait for a link that is being removed. */
+static int ask_traffic(struct net *n, const struct net_port *ports, struct net_traffic *ret,
+                       struct err *e)
+{
+    struct net_traffic sum = {0};
+    int rc = 0;
+
+    pthread_mutex_lock(&n->watch_mutex);
+    for (int i = 0; i < PORTS_PER_RUN && rc == 0; i++) {
+        struct net_link link;
+
+        rc = net_nl_link(n->watch, ports[i].name, &link, e);
+        if (rc == 0) { /* the host end receives what the run sends */
+            sum.sent += link.rx_bytes;
+            sum.received += link.tx_bytes;
+        }
+    }
+    pthread_mutex_unlock(&n->watch_mutex);
+    if (rc == 0)
+        *ret = sum;
+    return rc;
+}
+
+int net_traffic_get(struct net *n, const char *run_id, struct net_traffic *ret, struct err *e)
+{
+    AUTO(net_record) struct net_record *r = NULL;
+    struct net_port ports[PORTS_PER_RUN];
+
+    if (check_id(run_id, e) < 0 || net_store_get(n->store, run_id, &r, e) < 0)
+        return -1;
+    if (r->slot >= n->fabric.plan.slots)
+        return err_set(e, ERR_ABSENT, "network lease of %s is of another pool", run_id);
+    ports_of(n, r->slot, (enum net_class)r->net_class, ports);
+    return ask_traffic(n, ports, ret, e);
 }
 
 static bool is_listed(const char *id, const char *const *ids, size_t n)

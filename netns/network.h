@@ -5,7 +5,8 @@
  * Order of calls: net_open (makes or adopts bridges and the nft table), then for each created container
  * net_attach before it is started, net_detach when it ended; net_reconcile once after a restart with the live
  * leases; net_close. DESIGN §7, protocol 5.4 (B080-B082), S51.
- * Threads: any, calls are serialised inside; attach takes a few ms. Ownership: net_open/net_close; leases are
+ * Threads: any, calls are serialised inside, but for net_lease_get and net_traffic_get, which wait for nobody;
+ * attach takes a few ms. Ownership: net_open/net_close; leases are
  * plain data, freed with net_lease_free.
  */
 #include <stdbool.h>
@@ -25,9 +26,14 @@ struct net_config {
     const char *pool6;       /* ULA /48, NULL: derived from the prefix; "" : no IPv6 */
     const char *state_dir;   /* 0700, for leases (tmpfs) */
     const char *resolv_conf; /* host's, NULL: /etc/resolv.conf (a stub resolver is seen through) */
-    /* For external runs, lists of networks ("10.0.0.0/8, fd00::/8"), NULL for none. The host's addresses,
-     * link-local, metadata and other runs are denied anyway; allow wins over both. */
-    const char *deny, *allow;
+    /*
+     * For external runs, lists, NULL for none. deny: networks ("10.0.0.0/8, fd00::/8"); the host's addresses,
+     * link-local, metadata and other runs are denied anyway. allow: destinations as in grant.h ("10.0.0.5:5432,
+     * host:8080, metadata"); wins over all of these. only: when given, the only destinations besides, but for resolvers.
+     */
+    const char *deny, *allow, *only;
+    /* Bytes a second that an external run may send and receive; 0: no limit. */
+    uint64_t out_rate, in_rate;
 };
 
 enum net_class { NET_INTERNAL, NET_EXTERNAL };
@@ -40,8 +46,7 @@ struct net_lease {
         general6[NET_ADDR_TEXT]; /* addresses on the general network: netcat goes there */
     char addr4[NET_ADDR_TEXT], addr6[NET_ADDR_TEXT]; /* on the external or internal network */
     char host_if_general[16], host_if[16];           /* host ends of the veth pairs */
-    unsigned mtu;
-    char *resolv_conf, *hosts; /* file contents for the container's /etc */
+    char *resolv_conf, *hosts;                       /* file contents for the container's /etc */
 };
 
 int net_open(const struct net_config *c, struct net **ret, struct err *e) MUST_CHECK;
@@ -53,6 +58,12 @@ int net_attach(struct net *n, const char *run_id, enum net_class c, int netns_fd
 int net_detach(struct net *n, const char *run_id, struct err *e) MUST_CHECK;
 /* The lease as last attached (from state after a restart). ERR_ABSENT. */
 int net_lease_get(struct net *n, const char *run_id, struct net_lease **ret, struct err *e)
+    MUST_CHECK;
+/* What its links have carried. ERR_ABSENT. */
+struct net_traffic {
+    uint64_t sent, received; /* bytes, as the run sees it, both networks together */
+};
+int net_traffic_get(struct net *n, const char *run_id, struct net_traffic *ret, struct err *e)
     MUST_CHECK;
 /* Everything that belongs to no id in the list goes; what the listed need is re-made if missing. */
 int net_reconcile(struct net *n, const char *const *live_ids, size_t n_live, struct err *e)

@@ -4,8 +4,10 @@
  *   table bridge T {
  *     set port4 { typeof iifname . ether saddr . ip saddr }      # filled per run
  *     set port6 { typeof iifname . ether saddr . ip6 saddr }
+ *     set out { type ifname; limit rate over … }               # only where runs have an egress limit
  *     chain guard { type filter hook prerouting priority -300
  *       iifname != "T*" accept
+ *       iifname @out drop                                       # what goes beyond the limit
  *       ether type ip  iifname . ether saddr . ip saddr @port4 accept
  *       ether type ip6 icmpv6 type 133-137 drop                  # neighbour discovery: nobody needs it here
  *       ether type ip6 iifname . ether saddr . ip6 saddr @port6 accept
@@ -35,27 +37,37 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "netns/nft_batch.h"
+#include "netns/rate.h"
 
 /* nft's own numbers for data types, six bits each: only `nft list` reads them. */
 enum { TYPE_IPADDR = 7, TYPE_IP6ADDR = 8, TYPE_ETHERADDR = 9, TYPE_IFNAME = 41 };
 #define TYPE3(a, b, c) (((uint32_t)(a) << 12) | ((uint32_t)(b) << 6) | (uint32_t)(c))
 
 /* Priorities: see the top. A little before others' filters (0), so that the refusal is the clear one. */
+#define DNS_PORT 53
 enum { PRIO_GUARD = -300, PRIO_DECIDE = -150, PRIO_FILTER = -10, PRIO_NAT = 100 };
 
 #define STATE_GOING_ON (NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED))
+
+/* What was put: elements by family, and limits. */
+struct put {
+    size_t elements[2], limited;
+};
 
 struct net_nft {
     const struct net_names *names;
     struct mnl_socket *sk;
     uint32_t seq,
-        generation; /* of the host's rules, when ours were last known good; 0: not known */
-    size_t rules[2], elements[2]; /* by family: IPv4/IPv6 of elements, bridge/inet of rules */
+        generation;  /* of the host's rules, when ours were last known good; 0: not known */
+    size_t rules[2]; /* bridge, inet */
+    struct put put;
     size_t dns[2];
+    bool limits; /* is there a set of limits */
 };
 
 static const char *const port_set[2] = {"port4", "port6"};
 static const char *const dns_set[2] = {"dns4", "dns6"};
+static const char limit_set[] = "out";
 static const int families[2] = {AF_INET, AF_INET6};
 
 int net_nft_open(const struct net_names *names, struct net_nft **ret, struct err *e)
@@ -92,19 +104,30 @@ static size_t port_key(const struct net_port *p, int i, uint8_t ret[PORT_KEY_MAX
     return 24 + n;
 }
 
-static void put_ports(struct net_nft_batch *b, uint16_t type, const struct net_port *ports,
-                      size_t n_ports, size_t count[2])
+static void put_port(struct net_nft_batch *b, uint16_t type, const struct net_port *p, bool limits,
+                     struct put *count)
 {
     uint8_t key[PORT_KEY_MAX];
 
+    for (int f = 0; f < 2; f++) {
+        if (!p->addr[f].family)
+            continue;
+        net_nft_put_element(b, type, port_set[f], key, port_key(p, f, key));
+        count->elements[f]++;
+    }
+    if (!limits || p->which != NET_EXTERNAL_NET)
+        return;
+    port_key(p, 0, key); /* begins with the name */
+    net_nft_put_element(b, type, limit_set, key, NET_LINK_NAME);
+    count->limited++;
+}
+
+static void put_ports(struct net_nft_batch *b, uint16_t type, const struct net_port *ports,
+                      size_t n_ports, bool limits, struct put *count)
+{
     b->family = NFPROTO_BRIDGE;
     for (size_t i = 0; i < n_ports; i++)
-        for (int f = 0; f < 2; f++) {
-            if (!ports[i].addr[f].family)
-                continue;
-            net_nft_put_element(b, type, port_set[f], key, port_key(&ports[i], f, key));
-            count[f]++;
-        }
+        put_port(b, type, &ports[i], limits, count);
 }
 
 static void rule(struct net_nft_batch *b, const char *chain)
@@ -156,7 +179,20 @@ static void no_discovery(struct net_nft_batch *b)
     verdict(b, NF_DROP);
 }
 
-static void bridge_table(struct net_nft_batch *b, const char *tag)
+static void limit_check(struct net_nft_batch *b, uint64_t out_rate)
+{
+    uint64_t rate;
+    uint32_t burst;
+
+    net_rate_limit(out_rate, &rate, &burst);
+    net_nft_put_limit_set(b, limit_set, 5, TYPE_IFNAME, NET_LINK_NAME, rate, burst);
+    rule(b, "guard");
+    net_nft_meta(b, NFT_META_IIFNAME, NFT_REG32_00);
+    net_nft_lookup(b, NFT_REG32_00, limit_set, false);
+    verdict(b, NF_DROP);
+}
+
+static void bridge_table(struct net_nft_batch *b, const char *tag, uint64_t out_rate)
 {
     b->family = NFPROTO_BRIDGE;
     net_nft_put_table(b, NFT_MSG_NEWTABLE);
@@ -169,6 +205,8 @@ static void bridge_table(struct net_nft_batch *b, const char *tag)
     rule(b, "guard");
     net_nft_link_begins(b, NFT_META_IIFNAME, NFT_CMP_NEQ, tag);
     verdict(b, NF_ACCEPT);
+    if (out_rate)
+        limit_check(b, out_rate);
     port_check(b, 0);
     no_discovery(b);
     port_check(b, 1);
@@ -191,11 +229,21 @@ static void going_on_passes(struct net_nft_batch *b, const char *chain)
     verdict(b, NF_ACCEPT);
 }
 
+/* Destination port, of TCP or UDP. */
+static void port_is(struct net_nft_batch *b, uint8_t protocol, uint16_t port)
+{
+    uint16_t be = htons(port);
+
+    net_nft_meta(b, NFT_META_L4PROTO, NFT_REG32_00);
+    net_nft_cmp(b, NFT_REG32_00, NFT_CMP_EQ, &protocol, 1);
+    net_nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, NFT_REG32_00);
+    net_nft_cmp(b, NFT_REG32_00, NFT_CMP_EQ, &be, sizeof(be));
+}
+
 /* The resolvers that runs are told of, on port 53 only: they may be on the host, or link-local in a cloud. */
 static void dns_passes(struct net_nft_batch *b, const char *chain, const char *external)
 {
     static const uint8_t protocols[2] = {IPPROTO_UDP, IPPROTO_TCP};
-    uint16_t port = htons(53);
 
     for (int f = 0; f < 2; f++)
         for (int p = 0; p < 2; p++) {
@@ -205,22 +253,36 @@ static void dns_passes(struct net_nft_batch *b, const char *chain, const char *e
             net_nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, f == 0 ? 16 : 24, f == 0 ? 4 : 16,
                             NFT_REG32_00);
             net_nft_lookup(b, NFT_REG32_00, dns_set[f], false);
-            net_nft_meta(b, NFT_META_L4PROTO, NFT_REG32_00);
-            net_nft_cmp(b, NFT_REG32_00, NFT_CMP_EQ, &protocols[p], 1);
-            net_nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, NFT_REG32_00);
-            net_nft_cmp(b, NFT_REG32_00, NFT_CMP_EQ, &port, sizeof(port));
+            port_is(b, protocols[p], DNS_PORT);
             verdict(b, NF_ACCEPT);
         }
 }
 
-static void allowed_pass(struct net_nft_batch *b, const char *chain, const char *external,
-                         const struct net_cidrs *allow)
+static void granted_passes(struct net_nft_batch *b, const char *chain, const char *external,
+                           const struct net_grant *g, uint8_t protocol)
 {
-    for (size_t i = 0; i < allow->n; i++) {
-        rule(b, chain);
-        net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_EQ, external);
-        net_nft_net(b, false, &allow->items[i], NFT_CMP_EQ);
-        verdict(b, NF_ACCEPT);
+    uint32_t local = RTN_LOCAL;
+
+    rule(b, chain);
+    net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_EQ, external);
+    if (g->host) {
+        net_nft_fib_type(b, NFT_REG32_00);
+        net_nft_cmp(b, NFT_REG32_00, NFT_CMP_EQ, &local, sizeof(local));
+    } else {
+        net_nft_net(b, false, &g->to, NFT_CMP_EQ);
+    }
+    if (g->port)
+        port_is(b, protocol, g->port);
+    verdict(b, NF_ACCEPT);
+}
+
+static void grants_pass(struct net_nft_batch *b, const char *chain, const char *external,
+                        const struct net_grants *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        granted_passes(b, chain, external, &l->items[i], IPPROTO_TCP);
+        if (l->items[i].port)
+            granted_passes(b, chain, external, &l->items[i], IPPROTO_UDP);
     }
 }
 
@@ -251,7 +313,7 @@ static void decide_chain(struct net_nft_batch *b, const struct net_names *names,
     if (r->plan->pool6.addr.family)
         source_in_network(b, r->plan, AF_INET6);
     dns_passes(b, "decide", external);
-    allowed_pass(b, "decide", external, &r->allow);
+    grants_pass(b, "decide", external, &r->allow);
     rule(b, "decide"); /* addresses of this host, broadcast, multicast */
     net_nft_fib_type(b, NFT_REG32_00);
     net_nft_cmp(b, NFT_REG32_00, NFT_CMP_NEQ, &unicast, sizeof(unicast));
@@ -261,6 +323,11 @@ static void decide_chain(struct net_nft_batch *b, const struct net_names *names,
         net_nft_net(b, false, &r->deny.items[i], NFT_CMP_EQ);
         reject(b);
     }
+    if (!r->only.n)
+        return;
+    grants_pass(b, "decide", external, &r->only);
+    rule(b, "decide");
+    reject(b);
 }
 
 static void input_chain(struct net_nft_batch *b, const struct net_names *names,
@@ -272,7 +339,7 @@ static void input_chain(struct net_nft_batch *b, const struct net_names *names,
     others_pass(b, "input", NFT_META_IIFNAME, names->tag);
     going_on_passes(b, "input");
     dns_passes(b, "input", external);
-    allowed_pass(b, "input", external, &r->allow);
+    grants_pass(b, "input", external, &r->allow);
     rule(b, "input");
     verdict(b, NF_DROP);
 }
@@ -320,7 +387,7 @@ static void forward_chain(struct net_nft_batch *b, const struct net_names *names
     net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_NEQ, names->bridge[NET_EXTERNAL_NET]);
     verdict(b, NF_DROP);
     going_on_passes(b, "forward");
-    allowed_pass(b, "forward", names->bridge[NET_EXTERNAL_NET], &r->allow);
+    grants_pass(b, "forward", names->bridge[NET_EXTERNAL_NET], &r->allow);
     other_bridges(b, r);
 }
 
@@ -498,50 +565,54 @@ static int commit(struct net_nft *n, struct net_nft_batch *b, bool anew, struct 
 int net_nft_rebuild(struct net_nft *n, const struct net_nft_rules *r, const struct net_port *ports,
                     size_t n_ports, struct err *e)
 {
-    size_t elements[2] = {0}, dns[2] = {0}, bridge_rules;
+    size_t dns[2] = {0}, bridge_rules;
+    struct put put = {0};
     struct net_nft_batch b;
 
     net_nft_batch_begin(&b, n->names->tag, (uint32_t)next_seq(n));
-    bridge_table(&b, n->names->tag);
+    bridge_table(&b, n->names->tag, r->out_rate);
     bridge_rules = b.rules;
-    put_ports(&b, NFT_MSG_NEWSETELEM, ports, n_ports, elements);
+    n->limits = r->out_rate != 0;
+    put_ports(&b, NFT_MSG_NEWSETELEM, ports, n_ports, n->limits, &put);
     inet_table(&b, n->names, r, dns);
     n->rules[0] = bridge_rules;
     n->rules[1] = b.rules - bridge_rules;
-    memcpy(n->elements, elements, sizeof(elements));
+    n->put = put;
     memcpy(n->dns, dns, sizeof(dns));
     return commit(n, &b, true, e);
 }
 
 int net_nft_add(struct net_nft *n, const struct net_port *ports, size_t n_ports, struct err *e)
 {
-    size_t added[2] = {0};
+    struct put put = {0};
     struct net_nft_batch b;
 
     net_nft_batch_begin(&b, n->names->tag, (uint32_t)next_seq(n));
-    put_ports(&b, NFT_MSG_NEWSETELEM, ports, n_ports, added);
+    put_ports(&b, NFT_MSG_NEWSETELEM, ports, n_ports, n->limits, &put);
     if (commit(n, &b, false, e) < 0)
         return -1;
-    n->elements[0] += added[0];
-    n->elements[1] += added[1];
+    n->put.elements[0] += put.elements[0];
+    n->put.elements[1] += put.elements[1];
+    n->put.limited += put.limited;
     return 0;
 }
 
 int net_nft_del(struct net_nft *n, const struct net_port *ports, size_t n_ports, struct err *e)
 {
-    size_t gone[2] = {0};
+    struct put put = {0};
     struct net_nft_batch b;
     struct err mine = ERR_INIT;
 
     net_nft_batch_begin(&b, n->names->tag, (uint32_t)next_seq(n));
-    put_ports(&b, NFT_MSG_DELSETELEM, ports, n_ports, gone);
+    put_ports(&b, NFT_MSG_DELSETELEM, ports, n_ports, n->limits, &put);
     if (commit(n, &b, false, &mine) < 0 && mine.sys != ENOENT) {
         *e = mine;
         return -1;
     }
     if (mine.kind == ERR_NONE) {
-        n->elements[0] -= gone[0];
-        n->elements[1] -= gone[1];
+        n->put.elements[0] -= put.elements[0];
+        n->put.elements[1] -= put.elements[1];
+        n->put.limited -= put.limited;
     }
     return 0;
 }
@@ -556,8 +627,9 @@ int net_nft_intact(struct net_nft *n, bool *ret, struct err *e)
     if (n->generation == now)
         return 0;
     *ret = rules_are(n, NFPROTO_BRIDGE, n->rules[0]) && rules_are(n, NFPROTO_INET, n->rules[1]) &&
-           elements_are(n, NFPROTO_BRIDGE, port_set[0], n->elements[0]) &&
-           elements_are(n, NFPROTO_BRIDGE, port_set[1], n->elements[1]) &&
+           elements_are(n, NFPROTO_BRIDGE, port_set[0], n->put.elements[0]) &&
+           elements_are(n, NFPROTO_BRIDGE, port_set[1], n->put.elements[1]) &&
+           (!n->limits || elements_are(n, NFPROTO_BRIDGE, limit_set, n->put.limited)) &&
            elements_are(n, NFPROTO_INET, dns_set[0], n->dns[0]) &&
            elements_are(n, NFPROTO_INET, dns_set[1], n->dns[1]);
     n->generation = *ret ? now : 0;

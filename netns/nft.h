@@ -15,6 +15,7 @@
 #include <stddef.h>
 
 #include "base/cleanup.h"
+#include "netns/grant.h"
 #include "netns/ipam.h"
 #include "netns/names.h"
 #include "netns/veth.h"
@@ -25,9 +26,12 @@ struct net_nft;
 
 struct net_nft_rules {
     const struct net_plan *plan;
-    struct net_cidrs deny, allow; /* for external runs; allow wins */
-    struct net_cidrs dns;         /* single addresses: port 53 may be asked, wherever they are */
-    net_link_list uplink;         /* ways out */
+    struct net_cidrs deny;   /* for external runs */
+    struct net_grants allow; /* wins over deny, and over what is denied to all */
+    struct net_grants only;  /* when not empty: the only places besides */
+    uint64_t out_rate;       /* bytes a second a run may send; 0: as many as it likes */
+    struct net_cidrs dns;    /* single addresses: port 53 may be asked, wherever they are */
+    net_link_list uplink;    /* ways out */
     net_link_list
         opened[2]; /* links whose forwarding (IPv4, IPv6) we switched on: for our runs only */
 };

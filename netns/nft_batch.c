@@ -8,6 +8,7 @@
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
+#include <libnftnl/udata.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <linux/netfilter.h>
@@ -127,11 +128,10 @@ void net_nft_put_chain(struct net_nft_batch *b, const char *name, const char *ty
     added(b, h);
 }
 
-void net_nft_put_set(struct net_nft_batch *b, const char *name, uint32_t id, uint32_t key_type,
-                     uint32_t key_len)
+static struct nftnl_set *new_set(const struct net_nft_batch *b, const char *name, uint32_t id,
+                                 uint32_t key_type, uint32_t key_len)
 {
     struct nftnl_set *s = nftnl_set_alloc();
-    struct nlmsghdr *h = message(b, NFT_MSG_NEWSET, NLM_F_CREATE);
 
     BUG_ON(!s);
     nftnl_set_set_str(s, NFTNL_SET_TABLE, b->table);
@@ -139,9 +139,41 @@ void net_nft_put_set(struct net_nft_batch *b, const char *name, uint32_t id, uin
     nftnl_set_set_u32(s, NFTNL_SET_ID, id);
     nftnl_set_set_u32(s, NFTNL_SET_KEY_TYPE, key_type);
     nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, key_len);
+    return s;
+}
+
+static void put_set(struct net_nft_batch *b, struct nftnl_set *s)
+{
+    struct nlmsghdr *h = message(b, NFT_MSG_NEWSET, NLM_F_CREATE);
+
     nftnl_set_nlmsg_build_payload(h, s);
     nftnl_set_free(s);
     added(b, h);
+}
+
+void net_nft_put_set(struct net_nft_batch *b, const char *name, uint32_t id, uint32_t key_type,
+                     uint32_t key_len)
+{
+    put_set(b, new_set(b, name, id, key_type, key_len));
+}
+
+void net_nft_put_limit_set(struct net_nft_batch *b, const char *name, uint32_t id,
+                           uint32_t key_type, uint32_t key_len, uint64_t rate, uint32_t burst)
+{
+    struct nftnl_set *s = new_set(b, name, id, key_type, key_len);
+    struct nftnl_expr *x = nftnl_expr_alloc("limit");
+    static const uint8_t host_order[] = {NFTNL_UDATA_SET_KEYBYTEORDER, 4, 1, 0, 0, 0};
+
+    BUG_ON(!x);
+    nftnl_expr_set_u64(x, NFTNL_EXPR_LIMIT_RATE, rate);
+    nftnl_expr_set_u64(x, NFTNL_EXPR_LIMIT_UNIT, 1); /* seconds */
+    nftnl_expr_set_u32(x, NFTNL_EXPR_LIMIT_BURST, burst);
+    nftnl_expr_set_u32(x, NFTNL_EXPR_LIMIT_TYPE, NFT_LIMIT_PKT_BYTES);
+    nftnl_expr_set_u32(x, NFTNL_EXPR_LIMIT_FLAGS, NFT_LIMIT_F_INV);
+    nftnl_set_add_expr(s, x);
+    /* only for `nft list`: the key is in the host's byte order */
+    nftnl_set_set_data(s, NFTNL_SET_USERDATA, host_order, sizeof(host_order));
+    put_set(b, s);
 }
 
 void net_nft_put_element(struct net_nft_batch *b, uint16_t type, const char *set, const void *key,

@@ -39,6 +39,9 @@ void net_nft_put_chain(struct net_nft_batch *b, const char *name, const char *ty
                        int32_t prio);
 void net_nft_put_set(struct net_nft_batch *b, const char *name, uint32_t id, uint32_t key_type,
                      uint32_t key_len);
+/* The same, of which each element is a limit of its own: `rate` bytes a second, true of what goes beyond it. */
+void net_nft_put_limit_set(struct net_nft_batch *b, const char *name, uint32_t id,
+                           uint32_t key_type, uint32_t key_len, uint64_t rate, uint32_t burst);
 /* NFT_MSG_NEWSETELEM or NFT_MSG_DELSETELEM of one element. */
 void net_nft_put_element(struct net_nft_batch *b, uint16_t type, const char *set, const void *key,
                          size_t n);

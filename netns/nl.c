@@ -8,6 +8,7 @@
 #include <netlink/route/neighbour.h>
 #include <netlink/route/nexthop.h>
 #include <netlink/route/route.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -275,6 +276,7 @@ int net_nl_parse_link(const struct nlmsghdr *h, struct net_link *ret)
 {
     struct nlattr *tb[IFLA_MAX + 1], *info[IFLA_INFO_MAX + 1];
     const struct ifinfomsg *ifi = nlmsg_data(h);
+    struct rtnl_link_stats64 stats;
 
     memset(ret, 0, sizeof(*ret));
     if (h->nlmsg_type != RTM_NEWLINK ||
@@ -285,6 +287,11 @@ int net_nl_parse_link(const struct nlmsghdr *h, struct net_link *ret)
     if (tb[IFLA_MTU])
         ret->mtu = nla_get_u32(tb[IFLA_MTU]);
     ret->running = tb[IFLA_OPERSTATE] && nla_get_u8(tb[IFLA_OPERSTATE]) == IF_OPER_UP;
+    if (tb[IFLA_STATS64] && nla_len(tb[IFLA_STATS64]) >= (int)sizeof(stats)) {
+        memcpy(&stats, nla_data(tb[IFLA_STATS64]), sizeof(stats));
+        ret->rx_bytes = stats.rx_bytes;
+        ret->tx_bytes = stats.tx_bytes;
+    }
     if (tb[IFLA_MASTER])
         ret->master = (int)nla_get_u32(tb[IFLA_MASTER]);
     if (tb[IFLA_IFNAME])
@@ -446,6 +453,16 @@ void net_nl_link_up(struct net_nl *nl, int index)
     net_nl_add(nl, net_nl_msg(RTM_NEWLINK, 0, &ifi, sizeof(ifi)), 0, "set link %d up", index);
 }
 
+/* Once there, always there; looked up by name each time it would cost more the more namespaces there are. */
+static bool kernel_has_ipv6(void)
+{
+    static atomic_bool seen;
+
+    if (!atomic_load(&seen) && access("/proc/sys/net/ipv6", F_OK) == 0)
+        atomic_store(&seen, true);
+    return atomic_load(&seen);
+}
+
 /* Where IPv6 is off there is nothing to say, and the kernel would refuse it. */
 void net_nl_no_link_local(struct net_nl *nl, int index, int fine)
 {
@@ -453,7 +470,7 @@ void net_nl_no_link_local(struct net_nl *nl, int index, int fine)
     struct nlattr *spec, *inet6;
     struct nl_msg *m;
 
-    if (access("/proc/sys/net/ipv6", F_OK) < 0)
+    if (!kernel_has_ipv6())
         return;
     m = net_nl_msg(RTM_NEWLINK, 0, &ifi, sizeof(ifi));
     spec = nla_nest_start(m, IFLA_AF_SPEC);

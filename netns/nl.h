@@ -49,6 +49,7 @@ struct net_link {
     unsigned flags, mtu;
     bool running; /* operational state "up": the kernel sends packets */
     int master;
+    uint64_t rx_bytes, tx_bytes;
     char name[NET_LINK_NAME], kind[16];
 };
 /* A link by name; ret->index is 0 when there is none. */

@@ -1,6 +1,7 @@
 #include "netns/veth.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netlink/attr.h>
 #include <netlink/msg.h>
 #include <netlink/route/link.h>
@@ -16,7 +17,9 @@
 #include <linux/veth.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "netns/nl.h"
+#include "netns/rate.h"
 
 static const int families[2] = {AF_INET, AF_INET6};
 
@@ -33,8 +36,17 @@ void net_veth_port_make(const struct net_names *names, const struct net_plan *pl
     }
 }
 
-void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, const char *inside,
-                  int netns_fd, unsigned mtu)
+uint32_t net_veth_group(int general_bridge, unsigned slot)
+{
+    const uint32_t ours = 1U << 31, slots = 1024;
+
+    BUG_ON(slot >= slots);
+    return (uint32_t)general_bridge < ours / slots ? ours | (uint32_t)general_bridge * slots | slot
+                                                   : 0;
+}
+
+void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, uint32_t group,
+                  const char *inside, int netns_fd, unsigned mtu)
 {
     struct rtnl_link *host = rtnl_link_veth_alloc(), *peer;
     struct nl_addr *mac = nl_addr_build(AF_LLC, p->mac, NET_MAC);
@@ -44,6 +56,7 @@ void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, const
     rtnl_link_set_name(host, p->name);
     rtnl_link_set_mtu(host, mtu);
     rtnl_link_set_master(host, bridge);
+    rtnl_link_set_group(host, group);
     /* by default a queue for each processor of the machine, all of them allocated */
     rtnl_link_set_num_tx_queues(host, 1);
     rtnl_link_set_num_rx_queues(host, 1);
@@ -114,9 +127,20 @@ static void add_forwarding_entry(struct net_nl *nl, const struct net_port *p, in
     net_nl_add(nl, m, fine, "add the MAC address behind %s", p->name);
 }
 
+/* The host has nothing to say or hear on the port itself. Best effort: it only spares the kernel work. */
+static void no_ipv6(const char *name)
+{
+    char path[96];
+
+    snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0)
+        (void)fd_write_all(fd, "1", 1);
+}
+
 void net_veth_port(struct net_nl *nl, const struct net_port *p, int bridge, int index, int fine)
 {
-    net_nl_no_link_local(nl, index, fine);
+    no_ipv6(p->name);
     enslave(nl, p, bridge, index, fine);
     rules_and_up(nl, p, index, fine);
     add_forwarding_entry(nl, p, index, fine);
@@ -132,6 +156,18 @@ void net_veth_remove(struct net_nl *nl, const char *name)
 
     BUG_ON(nla_put_string(m, IFLA_IFNAME, name) < 0);
     net_nl_add(nl, m, ENODEV, "remove link %s", name);
+}
+
+void net_veth_remove_group(struct net_nl *nl, uint32_t group)
+{
+    struct ifinfomsg ifi = {.ifi_family = AF_UNSPEC};
+    struct nl_msg *m;
+
+    if (!group)
+        return;
+    m = net_nl_msg(RTM_DELLINK, 0, &ifi, sizeof(ifi));
+    BUG_ON(nla_put_u32(m, IFLA_GROUP, group) < 0);
+    net_nl_add(nl, m, ENODEV, "remove links of group %#x", group);
 }
 
 void net_veth_forget(struct net_nl *nl, const struct net_port *p, int bridge)
@@ -170,7 +206,7 @@ static void set_up_inside(struct net_nl *nl, const struct net_port *p, int index
 }
 
 int net_veth_inside(struct net_nl *nl, const struct net_port *ports, const unsigned *flags,
-                    size_t n, struct err *e)
+                    size_t n, uint64_t out_rate, unsigned mtu, struct err *e)
 {
     int index[NET_NETS];
 
@@ -189,5 +225,7 @@ int net_veth_inside(struct net_nl *nl, const struct net_port *ports, const unsig
     net_nl_link_up(nl, 1); /* lo is always the first */
     for (size_t i = 0; i < n; i++)
         set_up_inside(nl, &ports[i], index[i], flags[i]);
+    if (n)
+        net_rate_add(nl, index[n - 1], out_rate, mtu, "inside");
     return net_nl_send(nl, e);
 }

@@ -31,19 +31,27 @@ struct net_port {
 void net_veth_port_make(const struct net_names *names, const struct net_plan *plan,
                         enum net_which w, unsigned slot, struct net_port *ret);
 
+/*
+ * The kernel removes links of one group in one go, waiting for the end of all packets in flight once instead of once
+ * a link. This is the group of a run's links: the slot, and the index of the general bridge, which no other worker
+ * has. 0 (no group) for indices too great for that.
+ */
+uint32_t net_veth_group(int general_bridge, unsigned slot);
 /* Queue the making of a pair whose other end is called `inside` and is in netns_fd. */
-void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, const char *inside,
-                  int netns_fd, unsigned mtu);
+void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, uint32_t group,
+                  const char *inside, int netns_fd, unsigned mtu);
 /* Queue (again): port of the bridge, with rules, up. index: of the host end. fine: ENODEV where the link may
  * go away meanwhile, as its namespace does when a run ends; else 0. */
 void net_veth_port(struct net_nl *nl, const struct net_port *p, int bridge, int index, int fine);
 /* Queue the removal of a link; one that is gone is fine. */
 void net_veth_remove(struct net_nl *nl, const char *name);
+/* The same for all of a group; 0: nothing. */
+void net_veth_remove_group(struct net_nl *nl, uint32_t group);
 /* Queue the removal of what net_veth_port wrote about the port on its bridge. */
 void net_veth_forget(struct net_nl *nl, const struct net_port *p, int bridge);
 
 enum { NET_VETH_DEFAULT4 = 1, NET_VETH_DEFAULT6 = 2, NET_VETH_GATEWAY = 4 };
 /* In the namespace: lo up, addresses, routes by flags (one set for each port), links up. `nl` was opened
- * there. Port i is called eth<i>. */
+ * there. Port i is called eth<i>. out_rate: bytes a second the last of them may send, 0 for no limit. */
 int net_veth_inside(struct net_nl *nl, const struct net_port *ports, const unsigned *flags,
-                    size_t n, struct err *e) MUST_CHECK;
+                    size_t n, uint64_t out_rate, unsigned mtu, struct err *e) MUST_CHECK;

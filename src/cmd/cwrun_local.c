@@ -245,14 +245,15 @@ static void print_stats(const cJSON *before, const cJSON *run, double seconds)
 {
     double cpu = number(run, "cpu_seconds"), old = number(before, "cpu_seconds");
     char memory[UNITS_TEXT_MAX], limit[UNITS_TEXT_MAX], peak[UNITS_TEXT_MAX], disk[UNITS_TEXT_MAX],
-        share[32] = "-";
+        sent[UNITS_TEXT_MAX], received[UNITS_TEXT_MAX], share[32] = "-";
 
     if (cpu >= 0 && old >= 0)
         snprintf(share, sizeof(share), "%.0f%%", (cpu - old) / seconds * 100);
-    printf("%-34s  %6s %10s %10s %10s %6.0f %10s\n", cwrun_local_text(run, "uuid"), share,
+    printf("%-34s  %6s %10s %10s %10s %6.0f %10s %10s %10s\n", cwrun_local_text(run, "uuid"), share,
            size_text(run, "memory", memory), size_text(run, "memory_limit", limit),
            size_text(run, "memory_peak", peak), number(run, "pids") > 0 ? number(run, "pids") : 0,
-           size_text(run, "disk", disk));
+           size_text(run, "disk", disk), size_text(run, "net_sent", sent),
+           size_text(run, "net_received", received));
 }
 
 static const cJSON *same_run(const cJSON *list, const cJSON *run)
@@ -284,8 +285,8 @@ static int show_stats(const struct local_options *o, const char *text, struct er
         print_json(list);
         return 0;
     }
-    printf("%-34s  %6s %10s %10s %10s %6s %10s\n", "UUID", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS",
-           "DISK");
+    printf("%-34s  %6s %10s %10s %10s %6s %10s %10s %10s\n", "UUID", "CPU", "MEMORY", "LIMIT",
+           "PEAK", "PIDS", "DISK", "SENT", "RECEIVED");
     cJSON_ArrayForEach(v, list) {
         if (!text || str_starts(cwrun_local_text(v, "uuid"), text))
             print_stats(same_run(first, v), v, seconds);

@@ -30,7 +30,8 @@ struct local_api;
 struct local_api_hooks {
     /*
      * New array of objects, one a run: "uuid", "stage", "state", "status", "image", "dir", "command", "pid" (0: none),
-     * "start" (epoch), "cpus", "gpus", "memory_limit"; with stats also "cpu" (cores), "memory", "memory_peak", "pids".
+     * "start" (epoch), "cpus", "gpus", "memory_limit"; with stats also "cpu" (cores), "memory", "memory_peak", "pids",
+     * "net_sent", "net_received" (bytes).
      *   uuid   only this run; NULL: all. Unknown: an empty array
      */
     cJSON *(*runs)(void *arg, const char *uuid, bool stats);

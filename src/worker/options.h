@@ -30,6 +30,8 @@ struct options {
     char *config, *image_store, *scratch_dir, *runtime_dir, *cgroup, *cgroup_parent, *userns, *shim,
         *docker_config, *certs_dir;
     char *ipv4_pool, *ipv6_pool, *ca_file;
+    char *network_allow, *network_deny, *network_only;
+    int64_t network_egress, network_ingress; /* bytes a second; 0: no limit */
     struct str_list insecure_registries, registry_mirrors;
     int64_t pids_limit, pulls, downloads, registry_timeout, bundle_check_seconds;
 

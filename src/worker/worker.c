@@ -196,6 +196,11 @@ static int open_network(struct worker *w, struct err *e)
         .pool4 = w->o->ipv4_pool,
         .pool6 = w->o->ipv6_pool,
         .state_dir = state,
+        .allow = w->o->network_allow,
+        .deny = w->o->network_deny,
+        .only = w->o->network_only,
+        .out_rate = (uint64_t)w->o->network_egress,
+        .in_rate = (uint64_t)w->o->network_ingress,
     };
 
     return net_open(&c, &w->net, e) < 0 ? err_wrap(e, "set up the networks") : 0;

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "netns/network.h"
 #include "runtime/shim.h"
 #include "worker/local_api.h"
 #include "worker/options.h"
@@ -18,6 +19,17 @@ struct listing {
     const char *uuid;
     bool stats;
 };
+
+static void add_traffic(cJSON *o, struct live *l)
+{
+    struct err ignored = ERR_INIT;
+    struct net_traffic t;
+
+    if (net_traffic_get(l->m->o.env->net, l->run->bundle.uuid, &t, &ignored) < 0)
+        return;
+    json_add_int(o, "net_sent", (int64_t)t.sent);
+    json_add_int(o, "net_received", (int64_t)t.received);
+}
 
 static void add_stats(cJSON *o, struct live *l)
 {
@@ -33,6 +45,7 @@ static void add_stats(cJSON *o, struct live *l)
     json_add_double(o, "cpu_seconds", (double)s.cpu_usage_us / 1e6);
     if (l->meter.cpu >= 0)
         json_add_double(o, "cpu", l->meter.cpu);
+    add_traffic(o, l);
 }
 
 static void add_run(struct live *l, const void *arg)

@@ -49,6 +49,11 @@ def connect(addr, port, timeout=1.0):
     except OSError as e: return "refused " + str(e.errno)
     finally: s.close()
 
+def connect_all(places, timeout):
+    import concurrent.futures
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        return list(pool.map(lambda p: connect(p[0], p[1], timeout), places))
+
 def udp_open(name, addr, port):
     s = socket.socket(family(addr), socket.SOCK_DGRAM)
     if ":" in addr: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -78,6 +83,43 @@ def udp_echo(addr, port):
         sys.stdin.close()
         while True:
             d, a = s.recvfrom(2000); s.sendto(b"echo " + d, a)
+
+def bulk(addr, port):
+    s = socket.socket(family(addr)); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((addr, port)); s.listen(64)
+    if os.fork() == 0:
+        sys.stdin.close()
+        import threading
+        def talk(c):
+            n = int(c.recv(20)); c.sendall(b"k")
+            if n > 0: c.sendall(bytes(n))
+            else:
+                while n < 0: n += len(c.recv(65536)) or 1 << 60
+                c.sendall(b"k")
+            c.close()
+        while True: threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
+    s.close()
+
+def transfer(addr, port, n):
+    import time
+    s = socket.socket(family(addr)); s.settimeout(60); s.connect((addr, port))
+    s.sendall(b"%d" % n); s.recv(1); begin = time.monotonic()
+    if n > 0:
+        while n > 0: n -= len(s.recv(65536)) or 1 << 60
+    else: s.sendall(bytes(-n)); s.recv(1)
+    s.close()
+    return time.monotonic() - begin
+
+def blast(link, data, times):
+    import time
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((link, 0))
+    s.setsockopt(263, 20, 1)   # SOL_PACKET, PACKET_QDISC_BYPASS
+    f = bytes.fromhex(data); begin = time.monotonic(); sent = 0
+    for _ in range(times):
+        try: s.send(f); sent += len(f)
+        except OSError: pass
+    s.close()
+    return sent, time.monotonic() - begin
 
 def frame(link, data):
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((link, 0))
@@ -147,7 +189,7 @@ class Worker:
     """netns_tool: a process that has the networks open."""
 
     def __init__(self, state=None, prefix="codalab_worker_network", opts=(), env=None):
-        self.state = state or tempfile.mkdtemp(prefix="net-state-")
+        self.state = state or tempfile.mkdtemp(prefix="net-state-", dir="/dev/shm")
         self.p = subprocess.Popen([TOOL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ok("open", self.state, prefix, *opts)
 

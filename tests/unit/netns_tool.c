@@ -1,9 +1,12 @@
 /*
  * Drives netns/ for the end-to-end tests (tests/e2e/net_*): commands on stdin, one answer a line on stdout.
  *
- *   open STATE_DIR PREFIX [pool4=CIDR] [pool6=CIDR] [resolv=FILE] [deny=LIST] [allow=LIST]
+ *   open STATE_DIR PREFIX [pool4=CIDR] [pool6=CIDR] [resolv=FILE] [deny=LIST] [allow=LIST] [only=LIST] [out=RATE] [in=RATE]
  *   attach ID internal|external NETNS_FILE HOSTNAME   ->  ok GENERAL4 GENERAL6 ADDR4 ADDR6 IF_GENERAL IF NS
+ *   many FIRST N internal|external      N namespaces of its own, attached as mFIRST…  ->  ok WALL_NS:CPU_NS…
+ *   few FIRST N                         detached, the namespaces closed               ->  likewise
  *   doctor [FILE] | lease ID | detach ID | reconcile ID... | close | remove | connect NETNS_FILE HOST PORT | resolv ID | hosts ID
+ *   traffic ID   ->  ok SENT RECEIVED
  *
  * An answer is "ok ..." or "error KIND ERRNO TEXT". `make unit` runs it with nothing on stdin: it does nothing then.
  */
@@ -12,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -42,14 +47,15 @@ static void do_open(char **word, size_t n)
         const struct {
             const char *key;
             const char **value;
-        } keys[] = {{"pool4=", &c.pool4},
-                    {"pool6=", &c.pool6},
-                    {"resolv=", &c.resolv_conf},
-                    {"deny=", &c.deny},
-                    {"allow=", &c.allow}};
+        } keys[] = {{"pool4=", &c.pool4}, {"pool6=", &c.pool6}, {"resolv=", &c.resolv_conf},
+                    {"deny=", &c.deny},   {"allow=", &c.allow}, {"only=", &c.only}};
         for (size_t k = 0; k < ARRAY_SIZE(keys); k++)
             if (str_starts(word[i], keys[k].key))
                 *keys[k].value = word[i] + strlen(keys[k].key);
+        if (str_starts(word[i], "out="))
+            c.out_rate = strtoull(word[i] + 4, NULL, 10);
+        if (str_starts(word[i], "in="))
+            c.in_rate = strtoull(word[i] + 3, NULL, 10);
     }
     if (net_open(&c, &net, &e) < 0)
         answer_error(&e);
@@ -71,6 +77,78 @@ static void do_attach(char **word)
         answer_lease(l, clock_now_ns() - start);
 }
 
+static uint64_t cpu_now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+struct stopwatch {
+    uint64_t wall, cpu;
+};
+
+static struct stopwatch start_watch(void)
+{
+    return (struct stopwatch){clock_now_ns(), cpu_now_ns()};
+}
+
+static void stop_watch(struct str *out, struct stopwatch w)
+{
+    BUG_ON(str_appendf(out, " %llu:%llu", (unsigned long long)(clock_now_ns() - w.wall),
+                       (unsigned long long)(cpu_now_ns() - w.cpu)) < 0);
+}
+
+/* Namespaces of this process's own: a thousand processes that sit in one each would take minutes to start. */
+#define MANY_MAX 4096
+static int many_fd[MANY_MAX];
+
+static void do_many(char **word)
+{
+    unsigned first = (unsigned)strtoul(word[1], NULL, 10), n = (unsigned)strtoul(word[2], NULL, 10);
+    enum net_class c = str_eq(word[3], "external") ? NET_EXTERNAL : NET_INTERNAL;
+    struct err e = ERR_INIT;
+    AUTO(str) struct str out = STR_INIT(MANY_MAX * 32);
+
+    for (unsigned i = first; i < first + n && i < MANY_MAX; i++) {
+        AUTO(net_lease) struct net_lease *l = NULL;
+        char id[16];
+        struct stopwatch w;
+
+        snprintf(id, sizeof(id), "m%u", i);
+        many_fd[i] = net_namespace_new(&e);
+        w = start_watch();
+        if (many_fd[i] < 0 || net_attach(net, id, c, many_fd[i], "h", &l, &e) < 0) {
+            answer_error(&e);
+            return;
+        }
+        stop_watch(&out, w);
+    }
+    printf("ok%s\n", str_text(&out));
+}
+
+static void do_few(char **word)
+{
+    unsigned first = (unsigned)strtoul(word[1], NULL, 10), n = (unsigned)strtoul(word[2], NULL, 10);
+    struct err e = ERR_INIT;
+    AUTO(str) struct str out = STR_INIT(MANY_MAX * 32);
+
+    for (unsigned i = first; i < first + n && i < MANY_MAX; i++) {
+        char id[16];
+        struct stopwatch w = start_watch();
+
+        snprintf(id, sizeof(id), "m%u", i);
+        if (net_detach(net, id, &e) < 0) {
+            answer_error(&e);
+            return;
+        }
+        stop_watch(&out, w);
+        close(many_fd[i]);
+    }
+    printf("ok%s\n", str_text(&out));
+}
+
 static void do_lease(char **word)
 {
     AUTO(net_lease) struct net_lease *l = NULL;
@@ -82,6 +160,17 @@ static void do_lease(char **word)
         answer_lease(l, 0);
     else
         printf("%s.\n", str_eq(word[0], "resolv") ? l->resolv_conf : l->hosts);
+}
+
+static void do_traffic(const char *id)
+{
+    struct net_traffic t;
+    struct err e = ERR_INIT;
+
+    if (net_traffic_get(net, id, &t, &e) < 0)
+        answer_error(&e);
+    else
+        printf("ok %llu %llu\n", (unsigned long long)t.sent, (unsigned long long)t.received);
 }
 
 static void do_connect(char **word)
@@ -132,6 +221,12 @@ static void command(char **word, size_t n)
     else if ((str_eq(word[0], "lease") || str_eq(word[0], "resolv") || str_eq(word[0], "hosts")) &&
              n == 2)
         do_lease(word);
+    else if (str_eq(word[0], "traffic") && n == 2)
+        do_traffic(word[1]);
+    else if (str_eq(word[0], "many") && n == 4)
+        do_many(word);
+    else if (str_eq(word[0], "few") && n == 3)
+        do_few(word);
     else if (str_eq(word[0], "detach") && n == 2)
         answer(net_detach(net, word[1], &e), &e);
     else if (str_eq(word[0], "doctor"))
