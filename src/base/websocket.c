@@ -29,6 +29,8 @@ struct websocket {
     size_t early_used;
     struct str message;
     bool has_message, broken;
+    bool
+        received; /* since last asked: there may be more, in the TLS layer too, where poll(2) does not look */
 };
 
 static int wait_ready(const struct websocket *w, short events, uint64_t deadline,
@@ -73,11 +75,13 @@ static ssize_t on_recv(wslay_event_context_ptr ctx, uint8_t *buf, size_t n, int 
         got = w->early.len - w->early_used < n ? w->early.len - w->early_used : n;
         memcpy(buf, w->early.buf + w->early_used, got);
         w->early_used += got;
+        w->received = true;
         return (ssize_t)got;
     }
     CURLcode code = curl_easy_recv(w->curl, buf, n, &got);
 
-    if (code == CURLE_OK && got)
+    w->received = code == CURLE_OK && got;
+    if (w->received)
         return (ssize_t)got;
     w->broken = code != CURLE_AGAIN;
     wslay_event_set_error(ctx, w->broken ? WSLAY_ERR_CALLBACK_FAILURE : WSLAY_ERR_WOULDBLOCK);
@@ -292,17 +296,20 @@ int websocket_next(struct websocket *w, uint64_t deadline_ns, struct cancel *can
                    struct err *e)
 {
     for (;;) {
-        w->has_message = false;
+        w->has_message = w->received = false;
         if (wslay_event_recv(w->ws) != 0 || wslay_event_send(w->ws) != 0 || w->broken ||
             wslay_event_get_close_received(w->ws))
             return err_set(e, ERR_REMOTE, "websocket: closed by the server");
+        if (!wslay_event_get_read_enabled(
+                w->ws)) /* wslay has told the peer why, and hears no more */
+            return err_set(e, ERR_REMOTE, "websocket: not a frame that the protocol allows");
         if (w->has_message) {
             str_clear(s);
             return str_append(s, w->message.buf, w->message.len) < 0
                        ? err_set(e, ERR_LIMIT, "websocket: message too long")
                        : 1;
         }
-        int ready = wait_ready(w, POLLIN, deadline_ns, cancel);
+        int ready = w->received ? 1 : wait_ready(w, POLLIN, deadline_ns, cancel);
 
         if (ready < 0)
             return err_set(e, ERR_CANCELLED, "cancelled");
