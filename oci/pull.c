@@ -499,6 +499,20 @@ static void add_ref(struct stored_image *i, char *text, const char *digest)
     i->refs[i->n_refs++] = (struct stored_ref){text, mem_strdup(digest)};
 }
 
+/* Names an archive gives its image, as docker load takes them. What is no name of a registry's kind is left out. */
+static void add_names(const struct pull *p, struct stored_image *i)
+{
+    const struct str_list *names = oci_session_names(p->session);
+
+    for (size_t k = 0; k < names->n; k++) {
+        AUTO(oci_ref) struct oci_ref *ref = NULL;
+        struct err ignored = ERR_INIT;
+
+        if (oci_ref_parse(names->items[k], &ref, &ignored) == 0 && !ref->digest)
+            add_ref(i, oci_ref_text(ref), p->top_digest);
+    }
+}
+
 static int commit(struct pull *p, struct image **ret, struct err *e)
 {
     AUTO(stored_image) struct stored_image i = {0};
@@ -510,10 +524,13 @@ static int commit(struct pull *p, struct image **ret, struct err *e)
         str_list_add(&i.keys, key_of(p, k));
     i.config = p->config.config;
     p->config.config = (struct image_config){0};
-    add_ref(&i, mem_printf("%s/%s@%s", p->ref->registry, p->ref->repository, p->top_digest),
-            p->top_digest);
+    if (p->ref->transport == OCI_REGISTRY)
+        add_ref(&i, mem_printf("%s/%s@%s", p->ref->registry, p->ref->repository, p->top_digest),
+                p->top_digest);
     if (!p->ref->digest)
         add_ref(&i, oci_ref_text(p->ref), p->top_digest);
+    if (p->o->take_names)
+        add_names(p, &i);
     if (!store_is_synced(p->store, &i.keys) && store_sync(p->store, e) < 0)
         return -1;
     return store_commit(p->store, &i, p->ref, ret, e);

@@ -50,7 +50,8 @@ struct oci_pull_opts {
     struct cancel *cancel;
     uint64_t
         max_compressed_size; /* 0: none; else refused before the first layer byte, ERR_LIMIT (B152) */
-    unsigned parallel;       /* layers at once; 0: number of CPUs */
+    bool take_names;   /* an archive's own names for the image are its names in the store, too */
+    unsigned parallel; /* layers at once; 0: number of CPUs */
     void (*progress)(
         void *arg, const struct oci_progress *p); /* any thread, at most 10 a second; may be NULL */
     void *progress_arg;

@@ -1,6 +1,9 @@
 #include "oci/ref.h"
 
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bounds.h"
 #include "base/digest.h"
@@ -20,6 +23,7 @@ void oci_ref_free(struct oci_ref *r)
 {
     if (!r)
         return;
+    free(r->path);
     free(r->registry);
     free(r->repository);
     free(r->tag);
@@ -194,8 +198,69 @@ int oci_ref_parse(const char *text, struct oci_ref **ret, struct err *e)
     return 0;
 }
 
+/* ---- images of files ---- */
+
+static const char *const transports[] = {
+    [OCI_LAYOUT] = "oci:",
+    [OCI_ARCHIVE] = "oci-archive:",
+    [OCI_DOCKER_ARCHIVE] = "docker-archive:",
+};
+
+static char *file_text(const struct oci_ref *r)
+{
+    return mem_printf("%s%s%s%s", transports[r->transport], r->path, r->tag ? ":" : "",
+                      r->tag ? r->tag : "");
+}
+
+/* Does the text behind the transport mean a file? */
+static bool means_file(const char *path)
+{
+    return strchr(path, '/') || *path == '.' || access(path, F_OK) == 0;
+}
+
+static int parse_file(enum oci_transport transport, const char *text, const char *rest,
+                      struct oci_ref **ret, struct err *e)
+{
+    AUTO(oci_ref) struct oci_ref *r = mem_new(struct oci_ref);
+    AUTO_FREE char *path = mem_strndup(rest, strcspn(rest, ":"));
+    const char *tag = rest + strlen(path);
+
+    r->transport = transport;
+    r->path = realpath(path, NULL);
+    if (!r->path && *path == '/')
+        r->path = mem_strdup(path); /* of an image we know, gone since: who opens it will say so */
+    if (!r->path)
+        return err_sys(e, "image %s%s", transports[transport], path);
+    if (strchr(r->path, ':'))
+        return bad(text, rest, "is in a directory whose name has a colon", e);
+    if (*tag)
+        r->tag = mem_strdup(tag + 1);
+    if (strlen(r->path) > BOUND_REF || (r->tag && (!*r->tag || strlen(r->tag) > BOUND_REF)))
+        return bad(text, tag, "is too long, or no name", e);
+    r->registry = mem_strdup("");
+    r->repository = mem_strdup("");
+    r->name = file_text(r);
+    *ret = take_ptr(&r);
+    return 0;
+}
+
+int oci_ref_parse_local(const char *text, struct oci_ref **ret, struct err *e)
+{
+    for (enum oci_transport t = OCI_LAYOUT; t < ARRAY_SIZE(transports); t++)
+        if (str_starts(text, transports[t])) {
+            AUTO_FREE char *path = mem_strdup(text + strlen(transports[t]));
+
+            path[strcspn(path, ":")] = '\0';
+            if (means_file(path))
+                return parse_file(t, text, text + strlen(transports[t]), ret, e);
+        }
+    return oci_ref_parse(text, ret, e);
+}
+
 char *oci_ref_text(const struct oci_ref *r)
 {
+    if (r->transport != OCI_REGISTRY)
+        return file_text(r);
     if (r->digest)
         return mem_printf("%s/%s@%s", r->registry, r->repository, r->digest);
     return mem_printf("%s/%s:%s", r->registry, r->repository, r->tag);
@@ -203,6 +268,8 @@ char *oci_ref_text(const struct oci_ref *r)
 
 char *oci_ref_familiar(const struct oci_ref *r)
 {
+    if (r->transport != OCI_REGISTRY)
+        return file_text(r);
     if (r->digest)
         return mem_printf("%s@%s", r->name, r->digest);
     return mem_printf("%s:%s", r->name, r->tag);

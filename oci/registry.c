@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "oci/auth.h"
+#include "oci/local.h"
 #include "oci/manifest.h"
 #include "oci/ref.h"
 #include "oci/registries.h"
@@ -46,6 +47,7 @@ void oci_session_free(struct oci_session *s)
     if (!s)
         return;
     oci_auth_free(s->auth);
+    oci_local_free(s->local);
     str_list_free(&s->bases);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -100,9 +102,26 @@ static int get_document(struct oci_session *s, struct oci_get *g, struct str *re
     return 0;
 }
 
+static int manifest_of_file(struct oci_session *s, const char *reference, struct str *ret,
+                            char **ret_type, char ret_digest[DIGEST_TEXT_MAX], struct err *e)
+{
+    if (!s->local && oci_local_open(s->ref, &s->local, e) < 0)
+        return -1;
+    return oci_local_manifest(s->local, reference, ret, ret_type, ret_digest, e);
+}
+
+const struct str_list *oci_session_names(const struct oci_session *s)
+{
+    static const struct str_list none;
+
+    return s->local ? oci_local_names(s->local) : &none;
+}
+
 int oci_session_manifest(struct oci_session *s, const char *reference, struct str *ret,
                          char **ret_type, char ret_digest[DIGEST_TEXT_MAX], struct err *e)
 {
+    if (s->ref->transport != OCI_REGISTRY)
+        return manifest_of_file(s, reference, ret, ret_type, ret_digest, e);
     AUTO_FREE char *path = mem_printf("/manifests/%s", reference);
     struct wanted wanted = {digest_is_valid(reference) ? reference : NULL, UINT64_MAX};
     struct oci_get g = {.path = path,
@@ -122,6 +141,8 @@ int oci_session_manifest(struct oci_session *s, const char *reference, struct st
 int oci_session_config(struct oci_session *s, const struct oci_desc *d, struct str *ret,
                        struct err *e)
 {
+    if (s->local)
+        return oci_local_config(s->local, d, ret, e);
     AUTO_FREE char *path = mem_printf("/blobs/%s", d->digest);
     struct wanted wanted = {d->digest, d->size};
     struct oci_get g = {.path = path, .max_body = d->size ? d->size : 1, .check_arg = &wanted};
@@ -158,6 +179,8 @@ static bool may_go_on(const struct oci_session *s, const struct oci_get *g, cons
 int oci_session_blob(struct oci_session *s, const struct oci_desc *d, oci_blob_sink *sink,
                      void *arg, struct err *e)
 {
+    if (s->local)
+        return oci_local_blob(s->local, d, sink, arg, e);
     AUTO_FREE char *path = mem_printf("/blobs/%s", d->digest);
     struct backoff wait = BACKOFF_INIT(RETRY_FIRST_NS, RETRY_CAP_NS);
     struct counted c = {.sink = sink, .arg = arg};

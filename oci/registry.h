@@ -2,6 +2,8 @@
 /*
  * registry.h - distribution client: manifests and blobs of one repository. Inside of oci/.
  *
+ * Images of files (oci/local.h) are had by the same doors.
+ *
  * A session is one pull's view of a repository: its places (mirrors, then the registry itself), its
  * tokens, its patience. Each request goes through the places in order, starting at the one that answered
  * last; is authenticated when challenged; follows redirects itself, so that credentials, TLS exceptions
@@ -37,9 +39,12 @@ void oci_session_stop_with(struct oci_session *s, struct cancel *c);
  * The document a tag or digest names; a digest is verified (S12). content_type: a new string or NULL.
  * ERR_ABSENT: no place has it.
  */
+/* reference NULL: of a file, the only image there is. Before the first of the others, from one thread. */
 int oci_session_manifest(struct oci_session *s, const char *reference, struct str *ret,
                          char **ret_type, char ret_digest[DIGEST_TEXT_MAX], struct err *e)
     MUST_CHECK;
+/* Names the image's own archive gives it ("x:1"); borrowed; empty for a registry's. */
+const struct str_list *oci_session_names(const struct oci_session *s);
 /* A small blob (the configuration) whole, its size and digest verified. */
 int oci_session_config(struct oci_session *s, const struct oci_desc *d, struct str *ret,
                        struct err *e) MUST_CHECK;

@@ -18,10 +18,12 @@ struct cancel;
 struct err;
 struct http_client;
 struct oci_auth;
+struct oci_local;
 struct oci_ref;
 struct oci_registries;
 
 struct oci_session {
+    struct oci_local *local; /* opened when first asked; only if the reference is of a file */
     const struct oci_ref *ref;
     const struct oci_registries *registries;
     struct http_client *http;

@@ -212,7 +212,8 @@ int store_image(struct oci_store *s, const struct stored_image *i, const struct 
     struct image *img = image_new(lease);
 
     img->name = oci_ref_familiar(ref);
-    img->repo_digest = r ? mem_printf("%s@%s", ref->name, r->digest) : NULL;
+    img->repo_digest =
+        r && ref->transport == OCI_REGISTRY ? mem_printf("%s@%s", ref->name, r->digest) : NULL;
     img->manifest_digest = mem_strdup(i->manifest_digest);
     img->id = mem_strdup(i->id);
     add_lowerdirs(s, &i->keys, &img->lowerdirs);
@@ -373,7 +374,7 @@ static void describe(struct oci_store *s, const struct stored_list *l, size_t n,
     for (size_t r = 0; r < i->n_refs; r++) {
         AUTO(oci_ref) struct oci_ref *ref = NULL;
 
-        if (oci_ref_parse(i->refs[r].text, &ref, &ignored) < 0)
+        if (oci_ref_parse_local(i->refs[r].text, &ref, &ignored) < 0)
             continue;
         if (!ref->digest)
             str_list_take(&ret->names, oci_ref_familiar(ref));

@@ -177,7 +177,7 @@ static struct stored_image *find_named(struct stored_list *l, const char *name,
     struct err ignored = ERR_INIT;
 
     *ref = NULL;
-    if (oci_ref_parse(name, &parsed, &ignored) == 0) {
+    if (oci_ref_parse_local(name, &parsed, &ignored) == 0) {
         AUTO_FREE char *text = oci_ref_text(parsed);
 
         for (size_t i = 0; i < l->n; i++)

@@ -36,6 +36,7 @@
 #define BOUND_INDEX_MANIFESTS 1000
 #define BOUND_LAYERS          500 /* overlayfs: OVL_MAX_STACK */
 #define BOUND_TOKEN           (64 * BOUND_KIB)
+#define BOUND_BOX_MEMBERS     10000 /* files of an image archive: three a layer and image */
 
 /* Archives: paths as the kernel takes them; entries as twice the largest image seen (2 million). */
 #define BOUND_PATH              4096

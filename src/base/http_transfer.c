@@ -198,7 +198,9 @@ static void set_clocks(struct transfer *t)
     SET(CURLOPT_TCP_KEEPINTVL, 15L);
     SET(CURLOPT_HTTP_VERSION,
         t->r->http2 ? (long)CURL_HTTP_VERSION_2TLS : (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_BUFFERSIZE, 131072L);
+    /* Refused while a transfer that failed before it was connected (a name nobody knows) has left its buffer: that one
+     * is as large already. */
+    curl_easy_setopt(t->slot->easy, CURLOPT_BUFFERSIZE, 131072L);
     SET(CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
 }
 

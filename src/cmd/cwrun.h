@@ -29,6 +29,9 @@ struct image_options {
     char *docker_config, *certs_dir;
     int64_t registry_timeout; /* seconds */
     bool quiet;
+    /* not flags */
+    bool registries_only; /* the reference is not of who runs us: it cannot name files (S58) */
+    bool take_names;      /* import: an archive's names become the store's */
 };
 #define IMAGE_OPTION_ROWS(struct_type, member)                                                     \
     OPT_ROW(struct_type, member.store, "store", 0, OPT_STR, "DIR", CWRUN_WORK_DIR "/images",       \

@@ -156,6 +156,7 @@ static int get_image(struct job_parts *p, struct err *e)
                               : str_eq(o->pull, "never") ? PULL_NEVER
                                                          : PULL_MISSING;
 
+    o->image.registries_only = true;
     if (cwrun_get_image(&o->image, p->bundle->image, policy, &p->store, &p->image, e) < 0)
         return err_wrap(e, "Failed to download Docker image");
     char *full = realpath(o->image.store, NULL);

@@ -56,8 +56,10 @@ static int pull(const struct image_options *o, struct oci_store *store, const st
     reg.certs_dir = mem_strdup(o->certs_dir);
     reg.patience_ns = o->registry_timeout > 0 ? (uint64_t)o->registry_timeout * NS_PER_S : 0;
     oci_registries_credentials(&reg, o->docker_config);
-    struct oci_pull_opts opts = {
-        .registries = &reg, .progress = o->quiet ? NULL : draw, .progress_arg = &meter};
+    struct oci_pull_opts opts = {.registries = &reg,
+                                 .take_names = o->take_names,
+                                 .progress = o->quiet ? NULL : draw,
+                                 .progress_arg = &meter};
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < o->mirrors.n; i++)
@@ -84,8 +86,12 @@ int cwrun_get_image(const struct image_options *o, const char *reference, enum p
     AUTO(oci_ref) struct oci_ref *ref = NULL;
     int rc;
 
-    if (oci_ref_parse(reference, &ref, e) < 0 || oci_store_open(o->store, &store, e) < 0)
+    if ((o->registries_only ? oci_ref_parse : oci_ref_parse_local)(reference, &ref, e) < 0 ||
+        oci_store_open(o->store, &store, e) < 0)
         return -1;
+    if (ref->transport != OCI_REGISTRY && policy == PULL_MISSING)
+        policy =
+            PULL_ALWAYS; /* the file may be another one by now; its layers are not unpacked again */
     rc = policy == PULL_ALWAYS ? pull(o, store, ref, ret, e) : oci_store_find(store, ref, ret, e);
     if (rc < 0 && policy == PULL_MISSING && e->kind == ERR_ABSENT)
         rc = pull(o, store, ref, ret, e);
@@ -105,14 +111,17 @@ int cwrun_pull(int argc, char **argv)
     AUTO(str_list) struct str_list words = {0};
     struct image_options o = {0};
     struct err e = ERR_INIT;
-    int rc =
-        cwrun_parse(image_table, "cwrun pull [flags] IMAGE...",
-                    "Fetch images; print the digest of each.", argc, argv, false, &o, &words, NULL);
+    int rc = cwrun_parse(
+        image_table, "cwrun pull [flags] IMAGE...",
+        "Fetch images from registries, or of files: oci:DIR[:TAG], oci-archive:FILE[:TAG], "
+        "docker-archive:FILE[:NAME:TAG]. Prints the digest of each, the id of one of a file.",
+        argc, argv, false, &o, &words, NULL);
 
     if (rc == 0 && !words.n) {
         fputs("cwrun pull: error: which image?\n", stderr);
         rc = -1;
     }
+    o.take_names = true;
     for (size_t i = 0; rc == 0 && i < words.n; i++) {
         AUTO(oci_store) struct oci_store *store = NULL;
         AUTO(image) struct image *image = NULL;

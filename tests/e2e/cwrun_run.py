@@ -99,6 +99,20 @@ class Run(unittest.TestCase):
         self.assertEqual(self.sh('echo x > /x; cat /x'), 'x\n')
         self.sh('cat /x', status=1)  # the next one has a fresh root
 
+    def test_images_of_files(self):
+        """From a layout, of 500 layers, the most overlayfs takes: more than a page of lower directories."""
+        layout = os.path.join(self.scratch, 'many')
+        layers = [image.Layer(image.SKELETON + image.busybox_entries(), 'none')] + [
+            image.Layer([image.file('layer', str(n))], 'none') for n in range(1, 500)]
+        image.Layout(layout).add('v1', image.Image(layers))
+        archive = os.path.join(self.scratch, 'many.tar')
+        subprocess.run(['skopeo', 'copy', '-q', '--insecure-policy', 'oci:%s:v1' % layout, 'docker-archive:%s:many:v1' % archive],
+                       check=True)
+        for name in ('oci:%s:v1' % layout, 'docker-archive:' + archive):
+            done = subprocess.run([os.path.join(BIN, 'cwrun'), 'run', '-q', '--store', self.store, name, 'cat', '/layer'],
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+            self.assertEqual((done.returncode, done.stdout), (0, '499'), done.stderr)
+
     def test_network(self):
         self.assertEqual(self.sh('ls /sys/class/net'), 'lo\n')
         out = self.sh('ls /sys/class/net; ip route; cat /proc/net/route', '--network', 'internal')

@@ -467,6 +467,22 @@ static void test_refused(void **state)
     assert_non_null(strstr(e.msg, "http://127.0.0.1:1: "));
 }
 
+/* A name nobody knows, again and again over one slot. */
+static void test_unknown_name(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct err e = ERR_INIT;
+        AUTO(http_response) struct http_response a = {0};
+        struct http_request r = {
+            .method = "GET", .url = "http://nobody.invalid/", .max_body = 100, .proxy = ""};
+
+        assert_int_equal(http_perform(client, &r, &a, &e), -1);
+        assert_int_equal(e.kind, ERR_REMOTE);
+        assert_non_null(strstr(e.msg, "nobody.invalid"));
+    }
+}
+
 static void test_proxy(void **state)
 {
     static const struct {
@@ -604,8 +620,8 @@ int main(void)
         cmocka_unit_test(test_broken_answers), cmocka_unit_test(test_redirects),
         cmocka_unit_test(test_early_answer),   cmocka_unit_test(test_salvage),
         cmocka_unit_test(test_clocks),         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_proxy),          cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_proxy),          cmocka_unit_test(test_unknown_name),
+        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_texts),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
