@@ -91,10 +91,14 @@ static int read_document(const struct oci_local *l, const char *digest, struct s
 
 static const char *annotation(const cJSON *entry, const char *key)
 {
-    const cJSON *all = cJSON_GetObjectItemCaseSensitive(entry, "annotations");
-    const cJSON *v = cJSON_IsObject(all) ? cJSON_GetObjectItemCaseSensitive(all, key) : NULL;
+    const cJSON *all = NULL;
+    const char *text = NULL;
+    struct err ignored = ERR_INIT;
 
-    return cJSON_IsString(v) && strlen(v->valuestring) <= BOUND_REF ? v->valuestring : NULL;
+    if (json_opt_object(entry, "annotations", &all, &ignored) < 0 || !all ||
+        json_opt_str(all, key, BOUND_REF, &text, &ignored) < 0)
+        return NULL;
+    return text;
 }
 
 static bool is_called(const cJSON *entry, const char *name)
