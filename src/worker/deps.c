@@ -126,7 +126,9 @@ static int fetch_with_retries(struct download *j, struct err *e)
     unsigned attempts = j->d->o.attempts ? j->d->o.attempts : 3;
     struct backoff b =
         BACKOFF_INIT(j->d->o.backoff_ns ? j->d->o.backoff_ns : NS_PER_S, BACKOFF_CAP_NS);
+    struct deps_partial partial = {0};
     const struct deps_fetch f = {
+        .partial = &partial,
         .dirs = &j->d->dirs,
         .service = j->d->o.service,
         .uuid = j->uuid,
@@ -155,14 +157,20 @@ static void run_download(struct job *job)
     struct download *j = (struct download *)job;
     struct err e = ERR_INIT;
 
-    if (deps_place_lock(&j->d->dirs, j->uuid, j->path, job->cancel, &j->place, &e) < 0 ||
-        (!j->place->whole && fetch_with_retries(j, &e) < 0)) {
-        j->error = e;
-        deps_place_free(j->place);
-        j->place = NULL;
+    int rc = deps_place_lock(&j->d->dirs, j->uuid, j->path, job->cancel, &j->place, &e);
+
+    if (rc == 0 && !j->place->whole) {
+        rc = fetch_with_retries(j, &e);
+        if (rc < 0)
+            deps_fetch_discard(&j->d->dirs, j->place); /* while its lock is held */
+    }
+    if (rc == 0) {
+        deps_place_share(j->place);
         return;
     }
-    deps_place_share(j->place);
+    j->error = e;
+    deps_place_free(j->place);
+    j->place = NULL;
 }
 
 /* --- main thread ------------------------------------------------------------------------------------------------- */

@@ -32,13 +32,17 @@ static void count(const struct deps_fetch *f, size_t n)
 struct file_sink {
     const struct deps_fetch *f;
     int fd;
-    uint64_t bytes;
+    uint64_t bytes, most; /* most: more than that is not what was asked for */
+    bool wrong;
 };
 
 static int write_file(void *arg, const void *data, size_t n, struct err *e)
 {
     struct file_sink *s = arg;
 
+    s->wrong = n > s->most - s->bytes;
+    if (s->wrong)
+        return err_set(e, ERR_REMOTE, "the rest of the file was asked for, and more was sent");
     if (fd_write_all(s->fd, data, n) < 0)
         return err_sys(e, "write the dependency");
     s->bytes += n;
@@ -46,20 +50,41 @@ static int write_file(void *arg, const void *data, size_t n, struct err *e)
     return 0;
 }
 
+/* The temporary, with what is there of it. */
+static int open_file(const struct deps_fetch *f, const char *tmp, uint64_t have, struct err *e)
+{
+    int flags = O_WRONLY | O_NOFOLLOW | O_CLOEXEC | (have ? O_APPEND : O_CREAT | O_EXCL);
+    int fd = openat(f->dirs->contents, tmp, flags, 0644);
+
+    return fd < 0 ? err_sys(e, "create the dependency") : fd;
+}
+
 static int fetch_file(const struct deps_fetch *f, const char *tmp, struct deps_place *p,
                       struct err *e)
 {
-    AUTO_CLOSE int fd =
-        openat(f->dirs->contents, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-    struct file_sink s = {f, fd, 0};
+    uint64_t have = f->partial->bytes, size = f->partial->size;
+    AUTO_CLOSE int fd = open_file(f, tmp, have, e);
+    struct file_sink s = {f, fd, have, have ? size : UINT64_MAX, false};
+    const struct service_blob b = {.uuid = f->uuid,
+                                   .path = f->path,
+                                   .max_bytes = BOUND_UNPACKED,
+                                   .first = have,
+                                   .last = have ? size - 1 : 0,
+                                   .sink = write_file,
+                                   .arg = &s};
 
+    f->partial->bytes = 0;
     if (fd < 0)
-        return err_sys(e, "create the dependency");
-    if (service_contents_blob(f->service, f->uuid, f->path, SERVICE_FILE, BOUND_UNPACKED,
-                              write_file, &s, f->cancel, e) < 0)
         return -1;
+    int rc = service_contents_blob(f->service, &b, f->cancel, e);
+
+    if (rc < 0 && service_is_transient(e) && e->sys != EBADMSG && !s.wrong && s.bytes < size)
+        f->partial->bytes = s.bytes; /* cut off, and right as far as it goes */
+    else if (rc == 0 && have && s.bytes != size)
+        rc = err_set(e, ERR_REMOTE, "%llu bytes came of a file of %llu",
+                     (unsigned long long)s.bytes, (unsigned long long)size);
     p->bytes = s.bytes;
-    return 0;
+    return rc;
 }
 
 struct unpacking {
@@ -75,11 +100,6 @@ static long from_tube(void *arg, void *buf, size_t n, struct err *e)
     return tube_read(arg, buf, n, e);
 }
 
-static int to_tube(void *arg, const void *data, size_t n, struct err *e)
-{
-    return tube_write(arg, data, n, e);
-}
-
 static void *unpack(void *arg)
 {
     struct unpacking *u = arg;
@@ -93,26 +113,48 @@ static void *unpack(void *arg)
 
 struct directory_sink {
     const struct deps_fetch *f;
+    struct tube *tube;
     struct codec *gzip;
+    bool unread; /* it was the reader that wanted no more */
 };
+
+static int unpacked(void *arg, const void *data, size_t n, struct err *e)
+{
+    struct directory_sink *s = arg;
+    int rc = tube_write(s->tube, data, n, e);
+
+    s->unread = rc < 0;
+    return rc;
+}
+
+/* Here gzip is content; damaged on the way or at the server, it may be better the next time. */
+static int blame(const struct directory_sink *s, int rc, struct err *e)
+{
+    if (rc < 0 && !s->unread && e->kind != ERR_LIMIT)
+        e->kind = ERR_REMOTE;
+    return rc;
+}
 
 static int feed(void *arg, const void *data, size_t n, struct err *e)
 {
     struct directory_sink *s = arg;
 
     count(s->f, n);
-    return codec_feed(s->gzip, data, n, e);
+    return blame(s, codec_feed(s->gzip, data, n, e), e);
 }
 
 static int receive_directory(const struct deps_fetch *f, struct tube *tube, struct err *e)
 {
-    AUTO(codec) struct codec *gzip = codec_decoder(CODEC_GZIP, BOUND_UNPACKED, to_tube, tube);
-    struct directory_sink s = {f, gzip};
-    int rc = service_contents_blob(f->service, f->uuid, f->path, SERVICE_DIRECTORY, BOUND_UNPACKED,
-                                   feed, &s, f->cancel, e);
+    struct directory_sink s = {.f = f, .tube = tube};
+    AUTO(codec) struct codec *gzip = codec_decoder(CODEC_GZIP, BOUND_UNPACKED, unpacked, &s);
+    const struct service_blob b = {
+        .uuid = f->uuid, .path = f->path, .max_bytes = BOUND_UNPACKED, .sink = feed, .arg = &s};
+
+    s.gzip = gzip;
+    int rc = service_contents_blob(f->service, &b, f->cancel, e);
 
     if (rc == 0)
-        rc = codec_finish(gzip, e);
+        rc = blame(&s, codec_finish(gzip, e), e);
     tube_close(tube, rc < 0 ? e : NULL);
     return rc;
 }
@@ -144,23 +186,44 @@ static int fetch_directory(const struct deps_fetch *f, const char *tmp, struct d
     return tree_size(dir, f->cancel, &p->bytes, e);
 }
 
+/* Is the rest of what is there worth asking for? */
+static bool goes_on(const struct deps_fetch *f, const struct service_info *info, const char *tmp)
+{
+    const struct deps_partial *p = f->partial;
+    struct stat st;
+
+    return p->bytes && info->type == SERVICE_FILE && info->size >= 0 &&
+           (uint64_t)info->size == p->size &&
+           fstatat(f->dirs->contents, tmp, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+           (uint64_t)st.st_size == p->bytes;
+}
+
 int deps_fetch(const struct deps_fetch *f, struct deps_place *p, struct err *e)
 {
     AUTO_FREE char *tmp = deps_place_temporary(p->name);
     struct service_info info = {0};
-    struct err ignored = ERR_INIT;
 
-    atomic_store(f->received, 0);
-    if (service_contents_info(f->service, f->uuid, f->path, f->cancel, &info, e) < 0 ||
-        tree_remove_at(f->dirs->contents, tmp, e) < 0)
+    if (service_contents_info(f->service, f->uuid, f->path, f->cancel, &info, e) < 0)
         return -1;
+    if (!goes_on(f, &info, tmp)) {
+        *f->partial = (struct deps_partial){.size = info.size > 0 ? (uint64_t)info.size : 0};
+        if (tree_remove_at(f->dirs->contents, tmp, e) < 0)
+            return -1;
+    }
+    atomic_store(f->received, f->partial->bytes);
     if (info.type == SERVICE_LINK)
         return err_set(e, ERR_USER, "Cannot download files of this type (link).");
     int rc =
         info.type == SERVICE_DIRECTORY ? fetch_directory(f, tmp, p, e) : fetch_file(f, tmp, p, e);
 
-    if (rc < 0) {
-        int left UNUSED = tree_remove_at(f->dirs->contents, tmp, &ignored);
-    }
+    if (rc < 0 && !f->partial->bytes)
+        deps_fetch_discard(f->dirs, p);
     return rc;
+}
+
+void deps_fetch_discard(const struct deps_dirs *dirs, const struct deps_place *p)
+{
+    AUTO_FREE char *tmp = deps_place_temporary(p->name);
+    struct err ignored = ERR_INIT;
+    int rc UNUSED = tree_remove_at(dirs->contents, tmp, &ignored);
 }

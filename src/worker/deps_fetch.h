@@ -13,6 +13,12 @@ struct deps_place;
 struct err;
 struct service;
 
+/* What earlier attempts left in the temporary, so that the next one goes on (D87). All zeroes to begin with. */
+struct deps_partial {
+    uint64_t size;  /* of the file, as the service told */
+    uint64_t bytes; /* of it that are there; 0: nothing */
+};
+
 struct deps_fetch {
     const struct deps_dirs *dirs;
     struct service *service;
@@ -21,6 +27,9 @@ struct deps_fetch {
     atomic_uint_fast64_t *received; /* bytes of the answer so far */
     void (*progress)(void *arg);
     void *progress_arg;
+    struct deps_partial *partial;
 };
-/* One attempt, into the temporary; fills p->bytes and p->is_dir. What failed leaves nothing (D46). */
+/* One attempt, into the temporary; fills p->bytes and p->is_dir. What failed leaves nothing but what `partial` tells;
+ * after the last attempt that goes with deps_fetch_discard (D46). */
 int deps_fetch(const struct deps_fetch *f, struct deps_place *p, struct err *e) MUST_CHECK;
+void deps_fetch_discard(const struct deps_dirs *dirs, const struct deps_place *p);

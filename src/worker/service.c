@@ -225,6 +225,8 @@ static void prepare(struct service *s, const struct service_call *c, struct canc
         str_list_take(headers, mem_printf("Accept-Encoding: %s", c->accept_encoding));
     else
         r->accept_gzip_json = true;
+    if (c->more_header)
+        str_list_add(headers, c->more_header);
     r->method = c->method;
     r->headers = headers;
     r->tls = s->has_tls ? &s->tls : NULL;

@@ -90,15 +90,21 @@ struct service_info {
 int service_contents_info(struct service *s, const char *uuid, const char *path,
                           struct cancel *cancel, struct service_info *ret, struct err *e)
     MUST_CHECK;
+struct service_blob {
+    const char *uuid, *path;
+    uint64_t max_bytes;
+    /* Of a file, the rest from its byte `first` to its `last` (D87); last 0: all. A server may send all the same. */
+    uint64_t first, last;
+    int (*sink)(void *arg, const void *data, size_t n, struct err *e);
+    void *arg;
+};
 /*
  * Fetch it: a file's bytes (transport gzip undone, B128) or a directory's tar.gz, to the sink, at most
  * max_bytes of them. Redirects to blob storage are followed without credentials (B011, B127). A body
- * that ends early is ERR_REMOTE (B130).
+ * that ends early is ERR_REMOTE (B130); one that is damaged too, with EBADMSG: nothing of it can be used.
  */
-int service_contents_blob(struct service *s, const char *uuid, const char *path,
-                          enum service_target type, uint64_t max_bytes,
-                          int (*sink)(void *arg, const void *data, size_t n, struct err *e),
-                          void *arg, struct cancel *cancel, struct err *e) MUST_CHECK;
+int service_contents_blob(struct service *s, const struct service_blob *b, struct cancel *cancel,
+                          struct err *e) MUST_CHECK;
 
 /* State of a bundle as the server has it ("running", "staged", …), a new string, and the worker (or, before its first
  * check-in, the host) that has it, a new string or NULL. ERR_ABSENT: it is gone (D18). */

@@ -28,6 +28,7 @@ struct service_call {
     const char *path;            /* behind {server}/rest, with its query */
     const char *content_type;    /* NULL: none */
     const char *accept_encoding; /* NULL: gzip, undone by http */
+    const char *more_header;     /* "Name: value"; NULL: none */
     uint64_t timeout_factor;     /* of the ordinary time-out; 0: 1 */
     /* Everything else of the request; url, method, headers, credentials and clocks that are 0 are filled in. */
     struct http_request http;

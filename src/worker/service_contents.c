@@ -1,6 +1,8 @@
 /*
  * Calls that move bundle contents: upload (protocol 2.6), info and blob (2.7).
  */
+#include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,10 +116,8 @@ int service_contents_info(struct service *s, const char *uuid, const char *path,
 
 /* The way from the wire to the caller's sink, through gzip where the transport encoded. */
 struct blob {
-    int (*sink)(void *arg, const void *data, size_t n, struct err *e);
-    void *arg;
+    const struct service_blob *o;
     struct codec *codec; /* NULL: identity */
-    uint64_t max_bytes;
     bool sink_failed;
 };
 
@@ -125,7 +125,7 @@ static int blob_out(void *arg, const void *data, size_t n, struct err *e)
 {
     struct blob *b = arg;
 
-    if (b->sink(b->arg, data, n, e) == 0)
+    if (b->o->sink(b->o->arg, data, n, e) == 0)
         return 0;
     b->sink_failed = true;
     return -1;
@@ -143,15 +143,17 @@ static int blob_head(void *arg, const struct http_response *head, struct err *e)
     if (strcmp(encoding, "gzip") != 0)
         return err_set(e, ERR_USER, "Unsupported Content-Encoding: %s", str_show(shown, encoding));
     codec_free(b->codec);
-    b->codec = codec_decoder(CODEC_GZIP, b->max_bytes, blob_out, b);
+    b->codec = codec_decoder(CODEC_GZIP, b->o->max_bytes, blob_out, b);
     return 0;
 }
 
 /* Bad gzip is the wire's fault, so that it is tried again; what the sink said is not. */
-static int blame(struct blob *b, int rc, struct err *e)
+static int blame(struct blob *b, int rc, int sys, struct err *e)
 {
-    if (rc < 0 && !b->sink_failed && e->kind != ERR_LIMIT)
+    if (rc < 0 && !b->sink_failed && e->kind != ERR_LIMIT) {
         e->kind = ERR_REMOTE;
+        e->sys = sys;
+    }
     return rc;
 }
 
@@ -159,37 +161,46 @@ static int blob_in(void *arg, const void *data, size_t n, struct err *e)
 {
     struct blob *b = arg;
 
-    return b->codec ? blame(b, codec_feed(b->codec, data, n, e), e) : blob_out(b, data, n, e);
+    return b->codec ? blame(b, codec_feed(b->codec, data, n, e), EBADMSG, e)
+                    : blob_out(b, data, n, e);
 }
 
-int service_contents_blob(struct service *s, const char *uuid, const char *path,
-                          enum service_target type, uint64_t max_bytes,
-                          int (*sink)(void *arg, const void *data, size_t n, struct err *e),
-                          void *arg, struct cancel *cancel, struct err *e)
+static int fetch_blob(struct service *s, const char *path, struct blob *b, struct cancel *cancel,
+                      struct err *e)
 {
-    AUTO_FREE char *rest = contents_path(uuid, "blob", path, "?support_redirect=1", e);
     AUTO(http_response) struct http_response a = {0};
-    struct blob b = {.sink = sink, .arg = arg, .max_bytes = max_bytes};
+    AUTO_FREE char *range =
+        b->o->last ? mem_printf("Range: bytes=%" PRIu64 "-%" PRIu64, b->o->first, b->o->last)
+                   : NULL;
     struct service_call c = {
         .op = OP_BLOB,
         .method = "GET",
-        .path = rest,
+        .path = path,
         .accept_encoding = "gzip",
+        .more_header = range,
         .timeout_factor = 2,
         .http = {.max_redirects = BLOB_REDIRECTS,
                  .sink = blob_in,
-                 .sink_arg = &b,
+                 .sink_arg = b,
                  .on_head = blob_head,
-                 .max_body = max_bytes,
+                 .max_body = b->o->max_bytes,
                  .min_rate = BLOB_MIN_RATE},
     };
+
+    return service_perform(s, &c, cancel, &a, e);
+}
+
+int service_contents_blob(struct service *s, const struct service_blob *o, struct cancel *cancel,
+                          struct err *e)
+{
+    AUTO_FREE char *path = contents_path(o->uuid, "blob", o->path, "?support_redirect=1", e);
+    struct blob b = {.o = o};
     int rc;
 
-    (void)type; /* the transport's encoding is told by its header, whatever the target is */
-    if (!rest)
+    if (!path)
         return err_wrap(e, "%s", OP_BLOB);
-    rc = service_perform(s, &c, cancel, &a, e);
-    if (rc == 0 && b.codec && blame(&b, codec_finish(b.codec, e), e) < 0)
+    rc = fetch_blob(s, path, &b, cancel, e);
+    if (rc == 0 && b.codec && blame(&b, codec_finish(b.codec, e), 0, e) < 0)
         rc = err_wrap(e, "%s", OP_BLOB);
     codec_free(b.codec);
     return rc;

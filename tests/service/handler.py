@@ -145,6 +145,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     'time': round(started, 3), 'took': round(time.time() - started, 3),
                     'endpoint': self.endpoint, 'method': self.command, 'target': self.target,
                     'status': self.status, 'sent': self.body.taken if self.body else None,
+                    'range': self.headers.get('Range'),
                     'fault': {k: v for k, v in (self.ordered or {}).items()
                               if k not in ('left', 'skip')} or None})
 

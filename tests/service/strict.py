@@ -154,7 +154,7 @@ def profile_errors(stats, where):
     return found
 
 
-def record_errors(record, worker_id):
+def record_errors(record, worker_id, shared=False):
     where = 'run record '
     found = field_errors(record, RECORD, where)
     if found:
@@ -165,7 +165,7 @@ def record_errors(record, worker_id):
     ended_well = record['exitcode'] == 0 and record['failure_message'] is None
     if record['state'] == 'finalizing' and ended_well and not found:
         stats = record['bundle_profile_stats'] or {}
-        for stage in STAGES[:4]:
+        for stage in STAGES[:3] if shared else STAGES[:4]:  # nothing is uploaded there (§6.3)
             if not stats.get(stage, {}).get('elapsed'):
                 found.append(('B035', 'finished normally, but %s has no elapsed time' % stage))
     return found
@@ -185,7 +185,7 @@ def checkin_errors(body, worker_id):
     if body['tag_exclusive'] and not body['tag']:
         found.append(('B027', 'tag_exclusive without a tag'))
     for record in body['runs']:
-        found += record_errors(record, worker_id)
+        found += record_errors(record, worker_id, body['shared_file_system'])
     names = [r.get('uuid') for r in body['runs'] if type(r) is dict]
     if len(set(map(str, names))) != len(names):
         found.append(('B021', 'a run is reported twice in one check-in'))

@@ -251,7 +251,9 @@ static int call_info(struct service *s, struct err *e)
 }
 static int call_blob(struct service *s, struct err *e)
 {
-    return service_contents_blob(s, UUID, "", SERVICE_FILE, 1 << 20, swallow, NULL, NULL, e);
+    const struct service_blob b = {.uuid = UUID, .path = "", .max_bytes = 1 << 20, .sink = swallow};
+
+    return service_contents_blob(s, &b, NULL, e);
 }
 
 static const struct {
@@ -437,7 +439,10 @@ static int blob(const char *headers, const struct str *body, size_t n, struct st
 
     str_clear(got);
     err_clear(e);
-    return service_contents_blob(s, UUID, "f", SERVICE_FILE, 1 << 20, collect, got, NULL, e);
+    const struct service_blob b = {
+        .uuid = UUID, .path = "f", .max_bytes = 1 << 20, .sink = collect, .arg = got};
+
+    return service_contents_blob(s, &b, NULL, e);
 }
 
 static void blobs_are_decoded_once(void **state)
