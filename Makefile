@@ -46,7 +46,7 @@ fuzzers := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIBS := $(foreach r,worker oci netns runtime base,$(BUILD)/lib/$(r).a)
 
-.PHONY: all tests unit-programs check check-fast unit lint fuzz bench soak demo install man deb clean help deps coverage vm-shell print-%
+.PHONY: all tests unit-programs check check-fast unit lint fuzz bench soak leak-net demo install man deb clean help deps coverage vm-shell print-%
 all: $(programs:%=$(BUILD)/bin/%) $(if $(filter cworkerd,$(programs)),$(BUILD)/bin/cl-worker)
 
 $(BUILD)/obj/%.o: %.c Makefile $(BANNED)
@@ -148,6 +148,11 @@ bench:
 soak: tests
 	CW_SOAK_KILLS=$(or $(KILLS),300) CW_SOAK_STEP=1 CW_BUILD=$(BUILD) tests/e2e/worker_soak.py
 
+# Likewise for networks: 2000 made and killed, and a crash at every point at which anything changes.
+leak-net: tests
+	NET_LEAK_RUNS=$(or $(NETWORKS),2000) CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_nothing_is_left.py
+	NET_CRASH_STEP=1 CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_crash_points.py
+
 demo:
 	@tests/deps.sh build test
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
@@ -186,5 +191,5 @@ deb:
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo 'targets: all check unit lint fuzz bench soak demo install man deb vm-shell coverage clean'
+	@echo 'targets: all check unit lint fuzz bench soak leak-net demo install man deb vm-shell coverage clean'
 	@echo 'settings: CC=clang SAN=address,undefined|thread PREFIX=/usr/local DESTDIR='
