@@ -148,9 +148,10 @@ bench:
 soak: tests
 	CW_SOAK_KILLS=$(or $(KILLS),300) CW_SOAK_STEP=1 CW_BUILD=$(BUILD) tests/e2e/worker_soak.py
 
-# Likewise for networks: 2000 made and killed, and a crash at every point at which anything changes.
+# Likewise for networks: 2000 made and killed, 1000 at once, a crash at every point at which anything changes.
 leak-net: tests
 	NET_LEAK_RUNS=$(or $(NETWORKS),2000) CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_nothing_is_left.py
+	NET_AT_ONCE=1000 CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_addresses.py
 	NET_CRASH_STEP=1 CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_crash_points.py
 
 demo:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TOOL = os.path.join(ROOT, os.environ.get("BUILD", "build"), "tests/unit/netns_tool")
+TOOL = os.path.join(ROOT, os.environ.get("CW_BUILD") or os.environ.get("BUILD", "build"), "tests/unit/netns_tool")
 
 AGENT = r'''
 import json, os, select, socket, sys
@@ -76,13 +76,22 @@ def udp_ask(addr, port, text, timeout=1.0):
     except socket.timeout: return "silence"
     except OSError as e: return "refused " + str(e.errno)
 
+def udp_ask_whole(addr, port, n, timeout=5.0):
+    s = socket.socket(family(addr), socket.SOCK_DGRAM); s.settimeout(timeout)
+    s.setsockopt(socket.IPPROTO_IP, 10, 2)   # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+    try:
+        s.sendto(bytes(n), (addr, port))
+        return "reached %d" % len(s.recv(65535))
+    except socket.timeout: return "silence"
+    except OSError as e: return "refused " + str(e.errno)
+
 def udp_echo(addr, port):
     s = socket.socket(family(addr), socket.SOCK_DGRAM)
     s.bind((addr, port))
     if os.fork() == 0:
         sys.stdin.close()
         while True:
-            d, a = s.recvfrom(2000); s.sendto(b"echo " + d, a)
+            d, a = s.recvfrom(65535); s.sendto(b"echo " + d, a)
 
 def bulk(addr, port):
     s = socket.socket(family(addr)); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -99,6 +108,30 @@ def bulk(addr, port):
             c.close()
         while True: threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
     s.close()
+
+def stream(addr, port, n, piece, pause):
+    s = socket.socket(family(addr)); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in addr: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind((addr, port)); s.listen(512)
+    if os.fork() == 0:
+        sys.stdin.close()
+        import threading, time
+        def talk(c):
+            left = n
+            try:
+                while left > 0:
+                    c.sendall(bytes(min(piece, left))); left -= piece
+                    if pause: time.sleep(pause)
+            except OSError: pass
+            c.close()
+        while True: threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
+    s.close()
+
+def deaf(addr, port):
+    # takes no connection: its queue is full after the first
+    s = socket.socket(family(addr)); s.bind((addr, port)); s.listen(0); held.append(s)
+    for _ in range(8):
+        c = socket.socket(family(addr)); c.setblocking(False); c.connect_ex((addr, port)); held.append(c)
 
 def transfer(addr, port, n):
     import time

@@ -6,12 +6,17 @@
  *   many FIRST N internal|external      N namespaces of its own, attached as mFIRST…  ->  ok WALL_NS:CPU_NS…
  *   few FIRST N                         detached, the namespaces closed               ->  likewise
  *   doctor [FILE] | lease ID | detach ID | reconcile ID... | close | remove | connect NETNS_FILE HOST PORT | resolv ID | hosts ID
+ *   connects NETNS_FILE HOST PORT N   N at once, each read to its end  ->  ok BYTES, or error … of one
+ *   stuck NETNS_FILE HOST PORT        a connection in the background, waiting up to a minute
+ *   stuck-done                        ->  ok yes|no
  *   traffic ID   ->  ok SENT RECEIVED
  *
  * An answer is "ok ..." or "error KIND ERRNO TEXT". `make unit` runs it with nothing on stdin: it does nothing then.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +25,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "netns/doctor.h"
 #include "netns/inside.h"
@@ -173,6 +179,75 @@ static void do_traffic(const char *id)
         printf("ok %llu %llu\n", (unsigned long long)t.sent, (unsigned long long)t.received);
 }
 
+/* Netcat as the worker does it: a thread each. */
+struct reader {
+    int ns;
+    const char *host;
+    uint16_t port;
+    uint64_t timeout, bytes;
+    struct err e;
+    atomic_bool done;
+    pthread_t thread;
+};
+
+static void *read_to_end(void *arg)
+{
+    struct reader *r = arg;
+    AUTO_CLOSE int fd = net_connect_inside(r->ns, r->host, r->port, r->timeout, &r->e);
+    char buf[65536];
+    ssize_t n = 0;
+
+    while (fd >= 0 && (n = read(fd, buf, sizeof(buf))) > 0)
+        r->bytes += (uint64_t)n;
+    if (n < 0)
+        err_sys(&r->e, "read");
+    atomic_store(&r->done, true);
+    return NULL;
+}
+
+static void do_connects(char **word)
+{
+    unsigned n = (unsigned)strtoul(word[4], NULL, 10);
+    AUTO_CLOSE int ns = open(word[1], O_RDONLY | O_CLOEXEC);
+    AUTO_FREE struct reader *r = mem_array(n, sizeof(*r));
+    const struct err *failed = NULL;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        r[i] = (struct reader){.ns = ns,
+                               .host = word[2],
+                               .port = (uint16_t)strtoul(word[3], NULL, 10),
+                               .timeout = 60 * NS_PER_S};
+        BUG_ON(pthread_create(&r[i].thread, NULL, read_to_end, &r[i]));
+    }
+    for (unsigned i = 0; i < n; i++) {
+        pthread_join(r[i].thread, NULL);
+        bytes += r[i].bytes;
+        if (r[i].e.kind != ERR_NONE)
+            failed = &r[i].e;
+    }
+    if (failed)
+        answer_error(failed);
+    else
+        printf("ok %llu\n", (unsigned long long)bytes);
+}
+
+static struct reader stuck;
+
+static void do_stuck(char **word)
+{
+    static char host[64];
+
+    snprintf(host, sizeof(host), "%s", word[2]);
+    stuck = (struct reader){.ns = open(word[1], O_RDONLY | O_CLOEXEC),
+                            .host = host,
+                            .port = (uint16_t)strtoul(word[3], NULL, 10),
+                            .timeout = 60 * NS_PER_S};
+    BUG_ON(pthread_create(&stuck.thread, NULL, read_to_end, &stuck));
+    pthread_detach(stuck.thread);
+    puts("ok");
+}
+
 static void do_connect(char **word)
 {
     AUTO_CLOSE int ns = open(word[1], O_RDONLY | O_CLOEXEC);
@@ -233,6 +308,12 @@ static void command(char **word, size_t n)
         do_doctor(n > 1 ? word[1] : NULL);
     else if (str_eq(word[0], "reconcile"))
         answer(net_reconcile(net, (const char *const *)word + 1, n - 1, &e), &e);
+    else if (str_eq(word[0], "connects") && n == 5)
+        do_connects(word);
+    else if (str_eq(word[0], "stuck") && n == 4)
+        do_stuck(word);
+    else if (str_eq(word[0], "stuck-done"))
+        puts(atomic_load(&stuck.done) ? "ok yes" : "ok no");
     else if (str_eq(word[0], "connect") && n == 4)
         do_connect(word);
     else if (str_eq(word[0], "close") || str_eq(word[0], "remove"))
