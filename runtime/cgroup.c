@@ -24,6 +24,7 @@
 #include "base/units.h"
 #include "runtime/cgroup_limits.h"
 #include "runtime/cgroup_own.h"
+#include "runtime/spec.h"
 
 enum {
     GROUP_FILE_MAX = 256 << 10, /* cgroup.procs of a pid-bomb: 32768 lines of 8 bytes */
@@ -154,7 +155,7 @@ static int enable(int dir, const char *path, unsigned must, unsigned may, struct
         return 0;
     if (read_mask(dir, "cgroup.controllers", &have, e) < 0)
         return err_wrap(e, "cgroup %s", path);
-    for (unsigned bit = 1; bit <= CTR_CG_PIDS; bit <<= 1) {
+    for (unsigned bit = 1; bit <= CTR_CG_LAST; bit <<= 1) {
         struct err ignored = ERR_INIT;
         char text[24];
 
@@ -309,11 +310,26 @@ static int apply(struct ctr_cgroup *cg, const struct ctr_cgroup_limits *l, bool 
     return 0;
 }
 
+/* memory.checkBeforeUpdate: a limit below what is in use would kill (runtime-spec config-linux.md). */
+static int check_memory(struct ctr_cgroup *cg, const struct ctr_resources *r, struct err *e)
+{
+    AUTO(str) struct str text = STR_INIT(64);
+
+    if (!r->check_before_update || r->memory_limit <= 0)
+        return 0;
+    if (fd_read_file_at(cg->fd, "memory.current", &text, e) < 0)
+        return err_wrap(e, "memory.checkBeforeUpdate");
+    if (strtoull(str_text(&text), NULL, 10) > (uint64_t)r->memory_limit)
+        return err_set(e, ERR_USER, "memory.limit: %.*s bytes are in use",
+                       (int)strcspn(str_text(&text), "\n"), str_text(&text));
+    return 0;
+}
+
 int ctr_cgroup_update(struct ctr_cgroup *cg, const struct ctr_resources *r, struct err *e)
 {
     AUTO(ctr_cgroup_limits) struct ctr_cgroup_limits l = {0};
 
-    if (ctr_cgroup_limits_of(r, &l, e) < 0)
+    if (ctr_cgroup_limits_of(r, &l, e) < 0 || check_memory(cg, r, e) < 0)
         return -1;
     return apply(cg, &l, false, e);
 }

@@ -32,7 +32,17 @@ int ctr_cgroup_mount_point(char **ret, struct err *e) MUST_CHECK;
 /* Our own group's path in the hierarchy, from /proc/self/cgroup ("0::/…"); new string. */
 int ctr_cgroup_own_path(char **ret, struct err *e) MUST_CHECK;
 
-enum { CTR_CG_CPUSET = 1, CTR_CG_CPU = 2, CTR_CG_IO = 4, CTR_CG_MEMORY = 8, CTR_CG_PIDS = 16 };
+enum {
+    CTR_CG_CPUSET = 1,
+    CTR_CG_CPU = 2,
+    CTR_CG_IO = 4,
+    CTR_CG_MEMORY = 8,
+    CTR_CG_PIDS = 16,
+    CTR_CG_HUGETLB = 32, /* the rest only where a limit asks for them */
+    CTR_CG_RDMA = 64,
+    CTR_CG_MISC = 128,
+    CTR_CG_LAST = CTR_CG_MISC,
+};
 #define CTR_CG_WANTED (CTR_CG_CPUSET | CTR_CG_CPU | CTR_CG_IO | CTR_CG_MEMORY | CTR_CG_PIDS)
 /* Controllers (mask) that groups below `path` could be given. */
 int ctr_cgroup_controllers(const char *path, unsigned *ret, struct err *e) MUST_CHECK;

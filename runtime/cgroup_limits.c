@@ -17,7 +17,8 @@ static const struct {
     unsigned bit;
 } controllers[] = {
     {"cpuset", CTR_CG_CPUSET}, {"cpu", CTR_CG_CPU},   {"io", CTR_CG_IO},
-    {"memory", CTR_CG_MEMORY}, {"pids", CTR_CG_PIDS},
+    {"memory", CTR_CG_MEMORY}, {"pids", CTR_CG_PIDS}, {"hugetlb", CTR_CG_HUGETLB},
+    {"rdma", CTR_CG_RDMA},     {"misc", CTR_CG_MISC},
 };
 
 unsigned ctr_cgroup_limits_mask(const char *names)

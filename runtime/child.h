@@ -28,6 +28,7 @@ int child_open_parent(int rootfd, const char *path, int flags, const char **ret_
 struct launch_op;
 int child_new_fs(struct launch_plan *p, const struct launch_op *op);
 int child_enter_root(struct launch_plan *p, const struct launch_op *op, int *ret_root);
+int child_chroot(struct launch_plan *p, const struct launch_op *op, int *ret_root);
 int child_attach(struct launch_plan *p, const struct launch_op *op, int root);
 int child_mknod(struct launch_plan *p, const struct launch_op *op, int root);
 int child_symlink(struct launch_plan *p, const struct launch_op *op, int root);
@@ -37,6 +38,9 @@ int child_mask(struct launch_plan *p, const struct launch_op *op, int root);
 int child_readonly(struct launch_plan *p, const struct launch_op *op, int root);
 int child_setattr(const char *path, int root, unsigned long long set,
                   unsigned long long propagation);
+int child_remount(struct launch_plan *p, const struct launch_op *op, int root);
+int child_copy_up(struct launch_plan *p, const struct launch_op *op, int root);
+int child_make_dir(const char *path, int root);
 int child_chdir(const char *path, int root);
 int child_open_devpts(struct launch_plan *p, const struct launch_op *op, int root);
 int child_console(struct launch_plan *p, const struct launch_op *op, int root);

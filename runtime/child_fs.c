@@ -23,15 +23,9 @@ static const char *skip_text(const char *s)
     return s + child_strlen(s) + 1;
 }
 
-/* A new file system as a detached mount; strings as in mount(8)'s -o, one by one. */
-int child_new_fs(struct launch_plan *p, const struct launch_op *op)
+/* Strings as in mount(8)'s -o, one by one. */
+static int configure(int fs, const char *s)
 {
-    const char *s = text(p, op->a);
-    int fs = (int)SYS(fsopen, s, FSOPEN_CLOEXEC);
-
-    if (fs < 0)
-        return -1;
-    s = skip_text(s);
     while (*s) {
         const char *value = skip_text(s);
         long r = *value ? SYS(fsconfig, fs, FSCONFIG_SET_STRING, s, value, 0)
@@ -41,6 +35,17 @@ int child_new_fs(struct launch_plan *p, const struct launch_op *op)
             return -1;
         s = skip_text(value);
     }
+    return 0;
+}
+
+/* A new file system as a detached mount. */
+int child_new_fs(struct launch_plan *p, const struct launch_op *op)
+{
+    const char *s = text(p, op->a);
+    int fs = (int)SYS(fsopen, s, FSOPEN_CLOEXEC);
+
+    if (fs < 0 || configure(fs, skip_text(s)) < 0)
+        return -1;
     if (SYS(fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0) < 0)
         return -1;
     p->fds[op->fd] = (int)SYS(fsmount, fs, FSMOUNT_CLOEXEC, op->b);
@@ -56,6 +61,18 @@ int child_enter_root(struct launch_plan *p, const struct launch_op *op, int *ret
     if (old < 0 || SYS(move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
         SYS(fchdir, root) < 0 || SYS(pivot_root, ".", ".") < 0 || SYS(fchdir, old) < 0 ||
         SYS(umount2, ".", MNT_DETACH) < 0 || SYS(close, old) < 0 || SYS(chdir, "/") < 0)
+        return -1;
+    *ret_root = (int)SYS(open, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    return *ret_root < 0 ? -1 : 0;
+}
+
+/* In the runtime's own mount namespace: the root lies on its path until the container is deleted. */
+int child_chroot(struct launch_plan *p, const struct launch_op *op, int *ret_root)
+{
+    int root = p->fds[op->fd];
+
+    if (SYS(move_mount, root, "", AT_FDCWD, text(p, op->a), MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+        SYS(fchdir, root) < 0 || SYS(chroot, ".") < 0)
         return -1;
     *ret_root = (int)SYS(open, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     return *ret_root < 0 ? -1 : 0;
@@ -276,6 +293,46 @@ int child_setattr(const char *path, int root, unsigned long long set,
     if (fd != root)
         SYS(close, fd);
     return (int)r;
+}
+
+int child_make_dir(const char *path, int root)
+{
+    int fd = child_open_or_make(root, path, 0, 1);
+
+    return fd < 0 ? -1 : (int)SYS(close, fd);
+}
+
+static int change(int fd, unsigned flags, uint64_t set, uint64_t clear, uint64_t propagation)
+{
+    struct mount_attr attr = {.attr_set = set, .attr_clr = clear, .propagation = propagation};
+
+    return !set && !clear && !propagation
+               ? 0
+               : (int)SYS(mount_setattr, fd, "", AT_EMPTY_PATH | flags, &attr, sizeof(attr));
+}
+
+/* The mount that is there gets other attributes, and its file system other options. */
+int child_remount(struct launch_plan *p, const struct launch_op *op, int root)
+{
+    struct plan_remount r;
+    int fd = child_open(root, text(p, op->a), 0);
+
+    __builtin_memcpy(&r, text(p, op->b), sizeof(r));
+    uint64_t whole = r.propagation & MS_REC ? r.propagation & ~(uint64_t)MS_REC : 0;
+
+    if (fd < 0 || change(fd, AT_RECURSIVE, r.rec_set, r.rec_clear, whole) < 0 ||
+        change(fd, 0, r.set, r.clear, whole ? 0 : r.propagation) < 0)
+        return -1;
+    if (r.data) {
+        int fs = (int)SYS(fspick, fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+
+        if (fs < 0 || configure(fs, text(p, r.data)) < 0 ||
+            SYS(fsconfig, fs, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0) < 0)
+            return -1;
+        SYS(close, fs);
+    }
+    SYS(close, fd);
+    return 0;
 }
 
 /* Never through /proc/self/fd (CVE-2024-21626); then the kernel itself says that we are inside (S33). */

@@ -8,9 +8,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
+#include <linux/magic.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -25,6 +28,8 @@
 #include "runtime/hooks.h"
 #include "runtime/idmap.h"
 #include "runtime/launch.h"
+#include "runtime/mounts.h"
+#include "runtime/notify.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
 #include "runtime/sources.h"
@@ -38,10 +43,13 @@ struct ctr {
     char *id, *state_root, *note;
     struct launch launch;
     bool created_here; /* we are its parent */
+    bool deleted;
+    bool hooks_ran; /* so poststop hooks run too, when creation fails later */
     struct ctr_cgroup *cgroup;
     int state_dir;
     struct ctr_info info;
     uint64_t start_time;
+    uint64_t root_mount; /* the mount that its root's path was on before */
 };
 
 /* A NAME_MAX of the state directory's file system is all that an id can have. */
@@ -106,6 +114,7 @@ struct making {
     struct ctr_user user;
     struct sources src;
     struct launch_plan *plan;
+    char *root_path;
     int root, listener;
 };
 
@@ -114,6 +123,7 @@ static void free_making(struct making *m)
     ctr_seccomp_free(&m->filter);
     ctr_user_free(&m->user);
     launch_plan_free(m->plan);
+    free(m->root_path);
     close_fd(&m->src.userns_fd);
     close_fd(&m->root);
     close_fd(&m->listener);
@@ -127,6 +137,37 @@ static void add_note(struct ctr *c, const char *what, const struct err *why)
     c->note =
         old ? mem_printf("%s; %s: %s", old, what, why->msg) : mem_printf("%s: %s", what, why->msg);
     free(old);
+}
+
+static bool has_selinux(void)
+{
+    struct statfs fs;
+
+    return statfs("/sys/fs/selinux", &fs) == 0 && fs.f_type == SELINUX_MAGIC;
+}
+
+/* What the specification has runtimes accept although it changes nothing here. */
+static void note_what_means_nothing(struct ctr *c, const struct ctr_spec *s)
+{
+    struct err why = ERR_INIT;
+
+    if (s->mount_label && !has_selinux()) {
+        err_set(&why, ERR_HOST, "this host has no SELinux");
+        add_note(c, "linux.mountLabel is without effect", &why);
+    }
+    for (size_t i = 0; i < s->n_mounts; i++) {
+        const char *option = mounts_option_of_no_effect(&s->mounts[i]);
+        AUTO_FREE char *where = mem_printf("mounts[%zu]", i);
+
+        if (!option)
+            continue;
+        err_set(&why, ERR_USER, "option %s means nothing to a bind", option);
+        add_note(c, where, &why);
+    }
+    if (s->uid_maps.n && ctr_spec_namespace(s, "user", NULL) == 1) {
+        err_set(&why, ERR_USER, "those of the user namespace that is joined count");
+        add_note(c, "linux.uidMappings, gidMappings", &why);
+    }
 }
 
 static int make_cgroup(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o,
@@ -147,11 +188,25 @@ static bool has_hooks(const struct ctr_spec *s)
            hooks_has(s->hooks, "createContainer");
 }
 
+static char *root_text(const struct ctr_spec *s, const char *bundle)
+{
+    if (!s->root_path)
+        return mem_strdup(s->overlay_dir);
+    return s->root_path[0] == '/' || !bundle ? mem_strdup(s->root_path)
+                                             : mem_printf("%s/%s", bundle, s->root_path);
+}
+
 /* Everything that needs the user namespace's maps; again without one when ids cannot be mapped. */
 static int prepare(const struct ctr_spec *s, const struct ctr_create_opts *o, bool userns,
                    struct making *m, struct err *e)
 {
-    if (userns && (m->src.userns_fd = idmap_userns(&s->uid_maps, &s->gid_maps, e)) < 0) {
+    const char *joined = NULL;
+
+    if (userns && ctr_spec_namespace(s, "user", &joined) == 1) {
+        m->src.userns_fd = open(joined, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        if (m->src.userns_fd < 0)
+            return err_sys(e, "linux.namespaces: user namespace %s", joined);
+    } else if (userns && (m->src.userns_fd = idmap_userns(&s->uid_maps, &s->gid_maps, e)) < 0) {
         m->src.unmappable = true;
         return -1;
     }
@@ -163,6 +218,8 @@ static int prepare(const struct ctr_spec *s, const struct ctr_create_opts *o, bo
                             .seccomp = &m->filter,
                             .user_namespace = userns,
                             .hooks = has_hooks(s),
+                            .selinux = has_selinux(),
+                            .root_path = m->root_path,
                             .preserve_fds = o->preserve_fds};
 
     if (plan_build(s, &in, &m->plan, e) < 0)
@@ -183,7 +240,7 @@ static void forget(struct making *m)
 static int prepare_either(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o,
                           struct making *m, bool *ret_userns, struct err *e)
 {
-    bool userns = ctr_spec_namespace(s, "user", NULL) == 0;
+    bool userns = ctr_spec_namespace(s, "user", NULL) >= 0;
 
     *ret_userns = userns;
     m->src = (struct sources){.spec = s,
@@ -202,25 +259,39 @@ static int prepare_either(struct ctr *c, const struct ctr_spec *s, const struct 
     return prepare(s, o, false, m, e);
 }
 
+/* The container may have made it, and then it is a directory beneath its own group and nothing else. */
+static int open_sub_group(const struct ctr *c, const char *path, struct err *e)
+{
+    char shown[STR_SHOW_MAX];
+    AUTO_CLOSE int fd = -1;
+
+    if (!c->cgroup)
+        return err_set(e, ERR_HOST, "container %s has no cgroup", c->id);
+    path += strspn(path, "/");
+    fd = path_open_beneath(ctr_cgroup_dir(c), *path ? path : ".", O_RDONLY | O_DIRECTORY, 0, e);
+    return fd < 0 ? err_wrap(e, "cgroup %s of the container", str_show(shown, path)) : take_fd(&fd);
+}
+
 int ctr_exec(struct ctr *c, const struct ctr_spec *spec, const struct ctr_exec_opts *o,
              pid_t *ret_pid, int *ret_pidfd, struct err *e)
 {
+    AUTO_FREE char *state =
+        spec->seccomp && c->info.oci_version ? state_json(&c->info, spec) : NULL;
     struct enter_target t = {.pid = c->launch.pid,
                              .pidfd = c->launch.pidfd,
                              .cgroup_fd = ctr_cgroup_dir(c),
-                             .spec = spec};
+                             .spec = spec,
+                             .state = state};
+
+    AUTO_CLOSE int sub_group = -1;
 
     if (c->launch.pidfd < 0)
         return err_set(e, ERR_USER, "cannot exec in a stopped container");
+    if (o->cgroup && (sub_group = open_sub_group(c, o->cgroup, e)) < 0)
+        return -1;
+    if (o->cgroup)
+        t.cgroup_fd = sub_group;
     return enter_exec(&t, o, ret_pid, ret_pidfd, e);
-}
-
-static char *root_text(const struct ctr_spec *s, const char *bundle)
-{
-    if (!s->root_path)
-        return mem_strdup(s->overlay_dir);
-    return s->root_path[0] == '/' || !bundle ? mem_strdup(s->root_path)
-                                             : mem_printf("%s/%s", bundle, s->root_path);
 }
 
 static void fill_info(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o)
@@ -249,6 +320,11 @@ static int save(struct ctr *c, const struct ctr_spec *s, struct err *e)
     return state_write(c->state_dir, &st, s, e);
 }
 
+static struct hooks_inside inside_of(const struct ctr *c)
+{
+    return (struct hooks_inside){c->launch.pid, c->launch.pidfd, ctr_cgroup_dir(c)};
+}
+
 static int run_early_hooks(struct ctr *c, const struct ctr_spec *s, struct err *e)
 {
     if (!has_hooks(s))
@@ -257,13 +333,19 @@ static int run_early_hooks(struct ctr *c, const struct ctr_spec *s, struct err *
 
     if (launch_expect(&c->launch, LAUNCH_HOOKS, e) < 0)
         return -1;
+    struct hooks_inside inside = inside_of(c);
+
     c->info.pid = c->launch.pid;
     c->info.spec = NULL;
+    /* The environment is there (step 2 of the lifecycle), and that is what "created" means. */
+    c->info.status = CTR_CREATED;
+    c->hooks_ran = true;
     state = state_json(&c->info, s);
-    if (hooks_run(s->hooks, "prestart", state, -1, e) < 0 ||
-        hooks_run(s->hooks, "createRuntime", state, -1, e) < 0 ||
-        hooks_run(s->hooks, "createContainer", state, c->launch.pidfd, e) < 0)
+    if (hooks_run(s->hooks, "prestart", state, NULL, e) < 0 ||
+        hooks_run(s->hooks, "createRuntime", state, NULL, e) < 0 ||
+        hooks_run(s->hooks, "createContainer", state, &inside, e) < 0)
         return -1;
+    c->info.status = CTR_CREATING;
     return launch_go(&c->launch, e);
 }
 
@@ -288,6 +370,15 @@ static void find_command_line(struct launch_plan *p)
     }
 }
 
+static uint64_t mount_of(const char *path)
+{
+    struct statx st = {0};
+
+    return path && statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_MNT_ID, &st) == 0
+               ? st.stx_mnt_id
+               : 0;
+}
+
 static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o,
                   struct err *e)
 {
@@ -296,12 +387,13 @@ static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_crea
 
     if (ctr_seccomp_for_spec(s, CTR_SECCOMP_CACHE, &m.filter, e) < 0)
         return -1;
-    if (m.filter.listener)
-        return err_set(e, ERR_USER,
-                       "linux.seccomp.listenerPath: filters with a listener are not supported");
+    if (m.filter.listener && !o->state_root)
+        return err_set(e, ERR_USER, "linux.seccomp.listenerPath: not for a bundle's run");
     if (o->state_root && ((c->state_dir = state_make_dir(o->state_root, o->id, e)) < 0 ||
                           (m.listener = state_listen(c->state_dir, e)) < 0))
         return -1;
+    m.root_path = root_text(s, o->bundle);
+    note_what_means_nothing(c, s);
     if (make_cgroup(c, s, o, e) < 0 || prepare_either(c, s, o, &m, &userns, e) < 0)
         return -1;
     struct launch_opts lo = {.cgroup_fd = ctr_cgroup_dir(c),
@@ -312,6 +404,7 @@ static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_crea
                              .partial_cgroup = o->partial_cgroup};
 
     fill_info(c, s, o);
+    c->root_mount = mount_of(c->info.rootfs);
     if (s->init)
         find_command_line(m.plan);
     if (launch_start(s, m.plan, &lo, &c->launch, e) < 0 || run_early_hooks(c, s, e) < 0 ||
@@ -322,18 +415,42 @@ static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_crea
     return 0;
 }
 
+/* runtime-spec: a failure is logged, and the lifecycle goes on. */
+static void run_poststop(struct ctr *c, const struct ctr_spec *s)
+{
+    if (!s || !hooks_has(s->hooks, "poststop"))
+        return;
+    c->info.status = CTR_STOPPED;
+    c->info.pid = 0;
+    AUTO_FREE char *state = state_json(&c->info, s);
+
+    hooks_run_all(s->hooks, "poststop", state);
+}
+
+/* Without a mount namespace of its own the container's tree lies in ours, on its root's path. */
+static void take_off_root(const struct ctr *c, const struct ctr_spec *s)
+{
+    if (s && s->root_path && ctr_spec_namespace(s, "mount", NULL) < 0 && c->info.rootfs)
+        umount2(c->info.rootfs, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
 /* Nothing may stay behind (S08). What goes wrong here changes nothing about the error that brought us. */
-static void undo_create(struct ctr *c, const struct ctr_create_opts *o, bool own_state)
+static void undo_create(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o,
+                        bool own_state)
 {
     struct err ignored = ERR_INIT;
 
     launch_abort(&c->launch);
+    if (c->root_mount && mount_of(c->info.rootfs) != c->root_mount)
+        take_off_root(c, s);
     if (c->cgroup && (ctr_cgroup_kill(c->cgroup, &ignored) < 0 ||
                       ctr_cgroup_wait_empty(c->cgroup, KILL_WAIT_NS, &ignored) < 0 ||
                       ctr_cgroup_remove(c->cgroup, &ignored) < 0))
         err_clear(&ignored);
     if (own_state && state_remove(o->state_root, o->id, &ignored) < 0)
         err_clear(&ignored);
+    if (c->hooks_ran)
+        run_poststop(c, s);
 }
 
 int ctr_create(const struct ctr_spec *spec, const struct ctr_create_opts *o, struct ctr **ret,
@@ -349,7 +466,7 @@ int ctr_create(const struct ctr_spec *spec, const struct ctr_create_opts *o, str
         return -1;
     c->created_here = true;
     if (create(c, spec, o, e) < 0) {
-        undo_create(c, o, c->state_dir >= 0);
+        undo_create(c, spec, o, c->state_dir >= 0);
         return -1;
     }
     *ret = take_ptr(&c);
@@ -358,20 +475,23 @@ int ctr_create(const struct ctr_spec *spec, const struct ctr_create_opts *o, str
 
 /* --- the rest ---------------------------------------------------------------------------------------------- */
 
-static void run_late_hooks(struct ctr *c, const struct ctr_spec *s, const char *kind)
+/* Of start: what fails here stops the container and takes it down. */
+static int run_start_hooks(struct ctr *c, const struct ctr_spec *s, const char *kind,
+                           const struct hooks_inside *inside, struct err *e)
 {
-    struct err why = ERR_INIT;
-
     if (!s || !hooks_has(s->hooks, kind))
-        return;
+        return 0;
     AUTO_FREE char *state = state_json(&c->info, s);
+    struct err ignored = ERR_INIT;
 
-    /* runtime-spec: a failure is logged, and the lifecycle goes on. */
-    if (hooks_run(s->hooks, kind, state, -1, &why) < 0)
-        fprintf(stderr, "warning: %s\n", why.msg);
+    if (hooks_run(s->hooks, kind, state, inside, e) == 0)
+        return 0;
+    if (ctr_delete(c, true, &ignored) < 0)
+        err_clear(&ignored);
+    return -1;
 }
 
-static int start_remote(struct ctr *c, struct err *e)
+static int start_remote(struct ctr *c, const struct notify_to *notify, struct err *e)
 {
     const struct ctr_info *info;
 
@@ -382,7 +502,21 @@ static int start_remote(struct ctr *c, struct err *e)
                        ctr_status_name(info->status));
     AUTO_CLOSE int fd = state_connect(c->state_dir, e);
 
-    return fd < 0 ? -1 : launch_await_exec(fd, e);
+    return fd < 0 ? -1 : launch_await_exec(fd, notify, e);
+}
+
+static struct notify_to notify_of(const struct ctr *c, const struct ctr_spec *s, const char *state)
+{
+    const cJSON *filter = s ? s->seccomp : NULL;
+
+    return (struct notify_to){
+        .pid = c->launch.pid,
+        .pidfd = c->launch.pidfd,
+        .path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(filter, "listenerPath")),
+        .metadata =
+            cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(filter, "listenerMetadata")),
+        .state = state,
+    };
 }
 
 int ctr_start(struct ctr *c, struct err *e)
@@ -397,20 +531,28 @@ int ctr_start(struct ctr *c, struct err *e)
             return -1;
         s = read;
     }
-    if (s && hooks_has(s->hooks, "startContainer")) {
-        AUTO_FREE char *state = state_json(&c->info, s);
+    if (s && !s->has_process)
+        return err_set(e, ERR_USER, "config.json has no process to start");
+    struct hooks_inside inside = inside_of(c);
 
-        if (hooks_run(s->hooks, "startContainer", state, c->launch.pidfd, e) < 0)
-            return -1;
-    }
-    if ((c->state_dir >= 0 ? start_remote(c, e) : launch_await_exec(c->launch.channel, e)) < 0)
+    /* One that cannot be started is left alone. */
+    if (c->state_dir >= 0 && !state_is_startable(c->state_dir))
+        return start_remote(c, NULL, e);
+    c->info.status = CTR_CREATED;
+    c->info.pid = c->launch.pid;
+    if (run_start_hooks(c, s, "startContainer", &inside, e) < 0)
+        return -1;
+    AUTO_FREE char *state = s && s->seccomp ? state_json(&c->info, s) : NULL;
+    struct notify_to notify = notify_of(c, s, state);
+
+    if ((c->state_dir >= 0 ? start_remote(c, &notify, e)
+                           : launch_await_exec(c->launch.channel, NULL, e)) < 0)
         return -1;
     if (c->state_dir >= 0)
         state_forget_start(c->state_dir);
     close_fd(&c->launch.channel);
     c->info.status = CTR_RUNNING;
-    run_late_hooks(c, s, "poststart");
-    return 0;
+    return run_start_hooks(c, s, "poststart", NULL, e);
 }
 
 int ctr_pidfd(const struct ctr *c)
@@ -491,6 +633,8 @@ int ctr_delete(struct ctr *c, bool force, struct err *e)
 {
     struct err ignored = ERR_INIT;
 
+    if (c->deleted) /* by a hook of start that failed */
+        return 0;
     if (force) {
         if (c->launch.pidfd >= 0)
             syscall(SYS_pidfd_send_signal, c->launch.pidfd, SIGKILL, NULL, 0);
@@ -514,9 +658,9 @@ int ctr_delete(struct ctr *c, bool force, struct err *e)
     }
     if (c->state_root && state_remove(c->state_root, c->id, e) < 0)
         return -1;
-    c->info.status = CTR_STOPPED;
-    c->info.pid = 0;
-    run_late_hooks(c, c->info.spec, "poststop");
+    c->deleted = true;
+    take_off_root(c, c->info.spec);
+    run_poststop(c, c->info.spec);
     return 0;
 }
 

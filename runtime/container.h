@@ -55,6 +55,7 @@ struct ctr_exec_opts {
     const struct ctr_process *process;
     int stdio[3];       /* -1: /dev/null */
     int console_socket; /* -1 */
+    const char *cgroup; /* sub-group of the container's, as "a/b" or "/a/b"; NULL: its own */
     unsigned preserve_fds;
 };
 /* spec: what the container was created with. */

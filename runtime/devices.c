@@ -48,7 +48,10 @@ static void add_source(struct launch_plan *p, const struct ctr_device *d, bool u
                                .source = plan_add_text(p, d->path),
                                .dev_type = d->type == 'b' ? 'b' : 'c',
                                .major = (uint32_t)d->major,
-                               .minor = (uint32_t)d->minor};
+                               .minor = (uint32_t)d->minor,
+                               .mode = d->file_mode < 0 ? 0666 : (uint32_t)d->file_mode & 07777,
+                               .uid = d->uid,
+                               .gid = d->gid};
     int number = plan_add_slot(p, &node);
 
     if (*slot < 0)

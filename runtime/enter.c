@@ -1,33 +1,26 @@
 #include "runtime/enter.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <linux/sched.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/units.h"
+#include "runtime/birth.h"
 #include "runtime/child.h"
 #include "runtime/container.h"
 #include "runtime/launch.h"
+#include "runtime/notify.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
 #include "runtime/spec.h"
 #include "runtime/user.h"
-
-/* The helper's answer: the process id of its child, as we see it. */
-struct born {
-    int pid, sys;
-};
 
 /* Joining the user namespace that one is in already is an error. */
 static int has_own_userns(pid_t pid, bool *ret, struct err *e)
@@ -52,75 +45,61 @@ static int open_root(pid_t pid, struct err *e)
     return fd < 0 ? err_sys(e, "open the container's root") : fd;
 }
 
-/* In the helper. */
-static _Noreturn void help(const struct enter_target *t, struct launch_plan *p,
-                           const struct ctr_exec_opts *o, bool userns, int sock)
+struct entering {
+    const struct enter_target *target;
+    const struct ctr_exec_opts *opts;
+    struct launch_plan *plan;
+    bool userns;
+};
+
+static int enter_all(void *arg)
 {
-    struct born born = {.pid = -1};
+    const struct entering *in = arg;
     int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
-                CLONE_NEWCGROUP | CLONE_NEWTIME | (userns ? CLONE_NEWUSER : 0);
+                CLONE_NEWCGROUP | CLONE_NEWTIME | (in->userns ? CLONE_NEWUSER : 0);
 
-    syscall(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (syscall(SYS_setns, t->pidfd, flags) == 0) {
-        struct clone_args args = {.flags = CLONE_PARENT};
-
-        born.pid = (int)syscall(SYS_clone3, &args, sizeof(args));
-        if (born.pid == 0) {
-            launch_set_stdio(o->stdio);
-            child_run(p);
-        }
-    }
-    born.sys = errno;
-    syscall(SYS_sendto, sock, &born, sizeof(born), MSG_NOSIGNAL, NULL, 0);
-    syscall(SYS_exit_group, 0);
-    __builtin_unreachable();
+    return (int)syscall(SYS_setns, in->target->pidfd, flags);
 }
 
-static pid_t clone_helper(int cgroup_fd, int *ret_pidfd)
+static void run_inside(void *arg)
 {
-    struct clone_args args = {
-        .flags = CLONE_PIDFD | (cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
-        .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
-        .exit_signal = SIGCHLD,
-        .cgroup = cgroup_fd >= 0 ? (uint64_t)cgroup_fd : 0,
-    };
+    const struct entering *in = arg;
 
-    return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    launch_set_stdio(in->opts->stdio);
+    child_run(in->plan);
 }
 
 static int start(const struct enter_target *t, struct launch_plan *p, const struct ctr_exec_opts *o,
                  bool userns, struct launch *l, struct err *e)
 {
-    AUTO_CLOSE int helper_fd = -1, theirs = -1, born_fd = -1, born_theirs = -1;
-    struct born born = {.pid = -1};
-    int pair[2], talk[2];
+    struct entering in = {t, o, p, userns};
+    struct birth b = {
+        .cgroup_fd = t->cgroup_fd, .enter = enter_all, .child = run_inside, .arg = &in};
+    int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_sys(e, "socket pair");
     l->channel = pair[0];
-    p->report_fd = theirs = pair[1];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, talk) < 0)
-        return err_sys(e, "socket pair");
-    born_fd = talk[0];
-    born_theirs = talk[1];
-    pid_t helper = clone_helper(t->cgroup_fd, &helper_fd);
+    p->report_fd = pair[1];
+    int r = birth_give(&b, &l->pid, &l->pidfd, e);
 
-    if (helper == 0)
-        help(t, p, o, userns, born_theirs);
-    if (helper < 0)
-        return err_sys(e, "start a process in the container's cgroup");
-    close_fd(&born_theirs);
-    close_fd(&theirs);
-    ssize_t n = recv(born_fd, &born, sizeof(born), 0);
+    close(pair[1]);
+    return r;
+}
 
-    while (waitid(P_PIDFD, (id_t)helper_fd, &(siginfo_t){0}, WEXITED) < 0 && errno == EINTR)
-        ;
-    if (n != sizeof(born) || born.pid < 0)
-        return err_sysno(e, n == sizeof(born) ? born.sys : EPIPE, "enter the container");
-    /* Our own child, not reaped yet: the number is its. */
-    l->pid = born.pid;
-    l->pidfd = fd_pidfd_open(born.pid);
-    return l->pidfd < 0 ? err_sys(e, "hold the process") : 0;
+/* process.execCPUAffinity.initial: ours, until the process has moved to the container's cgroup. */
+static int move_aside(const struct ctr_process *p, struct cpu_set *ret_back, struct err *e)
+{
+    struct cpu_set initial;
+
+    if (!p->cpu_affinity_initial)
+        return 0;
+    if (cpu_set_parse(p->cpu_affinity_initial, &initial, e) < 0)
+        return -1;
+    if (syscall(SYS_sched_getaffinity, 0, sizeof(*ret_back), ret_back) < 0 ||
+        syscall(SYS_sched_setaffinity, 0, sizeof(initial), &initial) < 0)
+        return err_sys(e, "process.execCPUAffinity.initial %s", p->cpu_affinity_initial);
+    return 0;
 }
 
 static int build(const struct enter_target *t, const struct ctr_exec_opts *o,
@@ -168,6 +147,7 @@ int enter_exec(const struct enter_target *t, const struct ctr_exec_opts *o, pid_
     AUTO(launch_plan) struct launch_plan *p = NULL;
     AUTO_CLOSE int root = open_root(t->pid, e);
     struct launch l = {-1, -1, -1};
+    struct cpu_set back = {0};
     bool userns = false;
 
     if (root < 0 || has_own_userns(t->pid, &userns, e) < 0 ||
@@ -175,10 +155,21 @@ int enter_exec(const struct enter_target *t, const struct ctr_exec_opts *o, pid_
         ctr_seccomp_for_spec(t->spec, CTR_SECCOMP_CACHE, &filter, e) < 0 ||
         build(t, o, &user, &filter, userns, &p, e) < 0)
         return -1;
-    if (start(t, p, o, userns, &l, e) < 0 ||
-        (userns && launch_raise_limits(o->process, l.pid, e) < 0) ||
+    if (move_aside(o->process, &back, e) < 0)
+        return -1;
+    int started = start(t, p, o, userns, &l, e);
+
+    if (o->process->cpu_affinity_initial)
+        syscall(SYS_sched_setaffinity, 0, sizeof(back), &back);
+    struct notify_to notify = {.pid = l.pid,
+                               .pidfd = l.pidfd,
+                               .path = filter.listener_path,
+                               .metadata = filter.listener_metadata,
+                               .state = t->state};
+
+    if (started < 0 || (userns && launch_raise_limits(o->process, l.pid, e) < 0) ||
         (userns && launch_go(&l, e) < 0) || launch_expect(&l, LAUNCH_READY, e) < 0 ||
-        launch_await_exec(l.channel, e) < 0) {
+        launch_await_exec(l.channel, filter.listener && t->state ? &notify : NULL, e) < 0) {
         launch_abort(&l);
         return -1;
     }

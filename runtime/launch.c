@@ -15,9 +15,11 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "runtime/birth.h"
 #include "runtime/child.h"
 #include "runtime/idmap.h"
 #include "runtime/names.h"
+#include "runtime/notify.h"
 #include "runtime/plan.h"
 #include "runtime/spec.h"
 
@@ -173,12 +175,98 @@ int launch_raise_limits(const struct ctr_process *p, pid_t pid, struct err *e)
     return fd < 0 || write(fd, text, (size_t)n) < 0 ? err_sys(e, "process.oomScoreAdj") : 0;
 }
 
+/* A user namespace by path cannot be left again, and what is made after it belongs to it: then all is done by a helper
+ * on the way. So are mount and time namespaces by path. */
+static bool needs_helper(const struct ctr_spec *s)
+{
+    return ctr_spec_namespace(s, "user", NULL) == 1 || ctr_spec_namespace(s, "mount", NULL) == 1 ||
+           ctr_spec_namespace(s, "time", NULL) == 1;
+}
+
+enum { NAMESPACES_MAX = 8 };
+struct joining {
+    const struct launch_opts *opts;
+    struct launch_plan *plan;
+    int fds[NAMESPACES_MAX], flags[NAMESPACES_MAX];
+    size_t n;
+};
+
+static void close_joining(struct joining *j)
+{
+    while (j->n > 0)
+        close(j->fds[--j->n]);
+}
+DEFINE_AUTO_VALUE(joining, close_joining)
+
+/* The user namespace last: with what it grants, the others could not be entered. */
+static int open_namespaces(struct joining *j, const struct ctr_spec *s, struct err *e)
+{
+    for (int user = 0; user < 2; user++) {
+        for (size_t i = 0; i < s->n_namespaces; i++) {
+            const struct ctr_namespace *ns = &s->namespaces[i];
+            char shown[STR_SHOW_MAX];
+            uint64_t flag = 0;
+
+            if (!ns->path || str_eq(ns->type, "user") != user || j->n == NAMESPACES_MAX ||
+                name_lookup(ctr_names_namespaces, ns->type, &flag) < 0)
+                continue;
+            int fd = open(ns->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+            if (fd < 0)
+                return err_sys(e, "linux.namespaces: %s namespace %s", ns->type,
+                               str_show(shown, ns->path));
+            j->flags[j->n] = (int)flag;
+            j->fds[j->n++] = fd;
+        }
+    }
+    return 0;
+}
+
+static int join_for_good(void *arg)
+{
+    const struct joining *j = arg;
+
+    for (size_t i = 0; i < j->n; i++)
+        if (setns(j->fds[i], j->flags[i]) < 0)
+            return -1;
+    return 0;
+}
+
+static void run_joined(void *arg)
+{
+    const struct joining *j = arg;
+
+    launch_set_stdio(j->opts->stdio);
+    child_run(j->plan);
+}
+
+static int clone_by_helper(const struct ctr_spec *s, struct launch_plan *p,
+                           const struct launch_opts *o, struct launch *l, struct err *e)
+{
+    AUTO(joining) struct joining j = {.opts = o, .plan = p};
+    struct birth b = {.cgroup_fd = o->cgroup_fd,
+                      .new_namespaces = p->new_namespaces & ~(uint64_t)CLONE_NEWCGROUP,
+                      .enter = join_for_good,
+                      .child = run_joined,
+                      .arg = &j};
+
+    if (p->new_namespaces & CLONE_NEWTIME)
+        return err_set(e, ERR_USER,
+                       "linux.namespaces: a new time namespace together with a user or mount "
+                       "namespace by path is not supported");
+    if (open_namespaces(&j, s, e) < 0)
+        return -1;
+    return birth_give(&b, &l->pid, &l->pidfd, e) < 0 ? err_wrap(e, "linux.namespaces") : 0;
+}
+
 static int clone_into(const struct ctr_spec *s, struct launch_plan *p, const struct launch_opts *o,
                       struct launch *l, struct err *e)
 {
     AUTO(joined) struct joined j = {.n = 0};
     AUTO_CLOSE int time_back = -1;
 
+    if (needs_helper(s))
+        return clone_by_helper(s, p, o, l, e);
     if (join_all(&j, s, e) < 0)
         return -1;
     int r = p->new_namespaces & CLONE_NEWTIME ? prepare_time(s, &time_back, e) : 0;
@@ -215,8 +303,9 @@ int launch_start(const struct ctr_spec *s, struct launch_plan *p, const struct l
 
     close(pair[1]);
     p->report_fd = -1;
-    if (r == 0 && o->user_namespace && p->new_namespaces & CLONE_NEWUSER)
-        if (idmap_write(ret->pid, &s->uid_maps, &s->gid_maps, e) < 0 ||
+    if (r == 0 && o->user_namespace)
+        if ((p->new_namespaces & CLONE_NEWUSER &&
+             idmap_write(ret->pid, &s->uid_maps, &s->gid_maps, e) < 0) ||
             launch_raise_limits(&s->process, ret->pid, e) < 0 || launch_go(ret, e) < 0)
             r = -1;
     if (r < 0)
@@ -312,13 +401,28 @@ int launch_go(struct launch *l, struct err *e)
     return send_go(l->channel, e);
 }
 
-int launch_await_exec(int fd, struct err *e)
+static int hand_over(const struct launch_msg *m, const struct notify_to *to, struct err *e)
+{
+    uint64_t cell;
+
+    memcpy(&cell, m->text, sizeof(cell));
+    return to ? notify_hand_over(to, cell, e)
+              : err_set(e, ERR_USER, "linux.seccomp.listenerPath: a listener has no place here");
+}
+
+int launch_await_exec(int fd, const struct notify_to *notify, struct err *e)
 {
     struct launch_msg m = {0};
 
     if (send_go(fd, e) < 0)
         return -1;
     ssize_t n = receive(fd, &m);
+
+    if (n == sizeof(m) && m.kind == LAUNCH_NOTIFY_FD) {
+        if (hand_over(&m, notify, e) < 0)
+            return -1;
+        n = receive(fd, &m);
+    }
 
     if (n == 0 || (n < 0 && errno == ECONNRESET))
         return 0;

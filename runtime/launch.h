@@ -11,6 +11,7 @@
  *   LAUNCH_GO ────────────────────────────►
  *             ◄──────────────── LAUNCH_READY OP_READY        the container is created
  *   LAUNCH_GO ────────────────────────────►  OP_WAIT_START   perhaps by another process, over start_fd
+ *             ◄───────────── LAUNCH_NOTIFY_FD OP_SECCOMP      (only with a seccomp listener: notify.h)
  *             ◄───────────────── end of file OP_EXEC          the program runs
  *             ◄─────────────── LAUNCH_FAILED                  anywhere: operation, errno, text; then the child ends
  *
@@ -33,10 +34,10 @@ enum launch_msg_kind { LAUNCH_GO = 1, LAUNCH_HOOKS, LAUNCH_READY, LAUNCH_FAILED,
 
 enum { LAUNCH_TEXT = 240 };
 struct launch_msg {
-    uint16_t kind; /* enum launch_msg_kind */
-    uint16_t op;   /* LAUNCH_FAILED: enum launch_op_kind */
-    int32_t sys;   /* errno */
-    char text[LAUNCH_TEXT];
+    uint16_t kind;          /* enum launch_msg_kind */
+    uint16_t op;            /* LAUNCH_FAILED: enum launch_op_kind */
+    int32_t sys;            /* errno */
+    char text[LAUNCH_TEXT]; /* LAUNCH_NOTIFY_FD: the address of the cell, 8 bytes */
 };
 
 /* A child that was created, or is being created. */
@@ -61,8 +62,13 @@ int launch_start(const struct ctr_spec *s, struct launch_plan *p, const struct l
 /* Wait for a message of this kind. LAUNCH_FAILED becomes an error. */
 int launch_expect(struct launch *l, enum launch_msg_kind kind, struct err *e) MUST_CHECK;
 int launch_go(struct launch *l, struct err *e) MUST_CHECK;
-/* After the last go: 0 when the program was executed. fd: the channel or a connection to the start socket. */
-int launch_await_exec(int fd, struct err *e) MUST_CHECK;
+/*
+ * After the last go: 0 when the program was executed.
+ *   fd      the channel or a connection to the start socket
+ *   notify  where a seccomp listener goes; NULL: there is none
+ */
+struct notify_to;
+int launch_await_exec(int fd, const struct notify_to *notify, struct err *e) MUST_CHECK;
 /* What only the host's root may do for a process in a user namespace: raise hard limits, set the OOM score. */
 int launch_raise_limits(const struct ctr_process *p, pid_t pid, struct err *e) MUST_CHECK;
 /* In a child of ours: descriptors 0, 1, 2. */

@@ -12,7 +12,7 @@
 
 /* A mount's options, sorted by what they act on. */
 struct options {
-    bool bind, recursive, idmap, idmap_recursive, owner, copy_up;
+    bool bind, recursive, idmap, idmap_recursive, owner;
     uint64_t set, clear, rec_set, rec_clear, propagation;
     struct str data; /* "key\0value\0…" */
 };
@@ -49,9 +49,6 @@ static int sort_option(struct options *ret, const char *text, struct err *e)
 {
     const struct mount_option *o = ctr_names_mount_option(text);
 
-    if (!o && (str_starts(text, "idmap=") || str_starts(text, "ridmap=")))
-        return err_set(e, ERR_USER, "option %s: write the maps as uidMappings and gidMappings",
-                       text);
     if (!o)
         return *text ? add_data(ret, text, e) : 0;
     switch (o->kind) {
@@ -62,7 +59,9 @@ static int sort_option(struct options *ret, const char *text, struct err *e)
     case MOUNT_OPT_SUPER: return add_data(ret, text, e);
     case MOUNT_OPT_IDMAP: ret->idmap = true, ret->idmap_recursive = o->set != 0; break;
     case MOUNT_OPT_OWNER: ret->idmap = ret->owner = true; break;
-    case MOUNT_OPT_COPY_UP: ret->copy_up = true; break;
+    /* copy-up and remount are operations of their own */
+    case MOUNT_OPT_COPY_UP:
+    case MOUNT_OPT_REMOUNT:
     case MOUNT_OPT_NONE: break;
     }
     return 0;
@@ -74,11 +73,31 @@ static int sort_options(const struct ctr_mount *m, struct options *ret, struct e
     for (size_t i = 0; i < m->options.n; i++)
         if (sort_option(ret, m->options.items[i], e) < 0)
             return -1;
-    if (ret->bind && ret->data.len)
-        return err_set(e, ERR_USER, "option %s means nothing to a bind", str_text(&ret->data));
+    bool remount = str_list_has(&m->options, "remount");
+
+    if (str_list_has(&m->options, "tmpcopyup") && (ret->bind || !str_eq(m->type, "tmpfs")))
+        return err_set(e, ERR_USER, "option tmpcopyup is for a tmpfs");
     if (m->uid_maps.n)
         ret->idmap = true;
+    if (ret->idmap && (!ret->bind || remount))
+        return err_set(e, ERR_USER, "ids can be mapped on a bind, not on a new file system");
     return 0;
+}
+
+const char *mounts_option_of_no_effect(const struct ctr_mount *m)
+{
+    AUTO(options) struct options o = {0};
+    struct err judged = ERR_INIT;
+
+    if (sort_options(m, &o, &judged) < 0 || !o.bind || str_list_has(&m->options, "remount"))
+        return NULL;
+    for (size_t i = 0; i < m->options.n; i++) {
+        const struct mount_option *known = ctr_names_mount_option(m->options.items[i]);
+
+        if (*m->options.items[i] && (!known || known->kind == MOUNT_OPT_SUPER))
+            return m->options.items[i];
+    }
+    return NULL;
 }
 
 static int plan_bind(struct launch_plan *p, const struct ctr_mount *m, size_t i,
@@ -126,8 +145,6 @@ static int plan_new_fs(struct launch_plan *p, const struct ctr_mount *m, size_t 
         plan_add_data(p, o->data.buf, o->data.len);
     plan_add_data(p, "", 1);
     plan_add_op(p, OP_NEW_FS, number, blob, (uint32_t)attrs);
-    if (o->copy_up)
-        p->slots[number].optional = true;
     return number;
 }
 
@@ -146,14 +163,39 @@ static int plan_host_clone(struct launch_plan *p, const char *path, size_t i,
     return plan_add_slot(p, &slot);
 }
 
-static int plan_source(struct launch_plan *p, const struct ctr_spec *s, size_t i, bool userns,
-                       struct plan_mounts *ret, struct err *e)
+/* What cannot be labelled from outside. */
+static bool takes_label(const char *type)
+{
+    static const char *const not_these[] = {"proc", "sysfs", "cgroup", "cgroup2", "mqueue"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(not_these); i++)
+        if (str_eq(type, not_these[i]))
+            return false;
+    return true;
+}
+
+/* No source: a place in the numbers for mounts_plan_attach. */
+static int plan_remount(struct launch_plan *p, size_t i)
+{
+    struct launch_slot slot = {.kind = SLOT_FS, .mount = i};
+
+    return plan_add_slot(p, &slot);
+}
+
+static int plan_source(struct launch_plan *p, const struct ctr_spec *s, size_t i,
+                       const struct plan_input *in, struct plan_mounts *ret, struct err *e)
 {
     const struct ctr_mount *m = &s->mounts[i];
     AUTO(options) struct options o = {0};
+    bool userns = in->user_namespace;
 
     if (sort_options(m, &o, e) < 0)
         return -1;
+    if (o.idmap && !m->uid_maps.n && ctr_spec_namespace(s, "user", NULL) < 0)
+        return err_set(e, ERR_USER,
+                       "option idmap needs uidMappings and gidMappings, or a user namespace");
+    if (str_list_has(&m->options, "remount"))
+        return plan_remount(p, i);
     if (o.bind) {
         if (str_eq(m->destination, "/dev"))
             ret->own_dev = false;
@@ -165,6 +207,12 @@ static int plan_source(struct launch_plan *p, const struct ctr_spec *s, size_t i
     /* A sysfs shows the network namespace it was mounted in; only that namespace's owner may mount it. */
     if (userns && str_eq(m->type, "sysfs") && ctr_spec_namespace(s, "network", NULL) != 0)
         return plan_host_clone(p, "/sys", i, &o, true);
+    if (in->selinux && s->mount_label && takes_label(m->type)) {
+        AUTO_FREE char *context = mem_printf("context=%s", s->mount_label);
+
+        if (add_data(&o, context, e) < 0)
+            return -1;
+    }
     int slot = plan_new_fs(p, m, i, &o);
 
     if (str_eq(m->type, "proc"))
@@ -180,8 +228,8 @@ static bool needs_proc(const struct ctr_spec *s)
            s->process.selinux_label;
 }
 
-int mounts_plan_sources(struct launch_plan *p, const struct ctr_spec *s, bool userns,
-                        struct plan_mounts *ret, struct err *e)
+int mounts_plan_sources(struct launch_plan *p, const struct ctr_spec *s,
+                        const struct plan_input *in, struct plan_mounts *ret, struct err *e)
 {
     struct launch_slot root = {.kind = SLOT_ROOT};
     char shown[STR_SHOW_MAX];
@@ -190,7 +238,7 @@ int mounts_plan_sources(struct launch_plan *p, const struct ctr_spec *s, bool us
     ret->root = plan_add_slot(p, &root);
     /* The slots of the mounts follow the root's, in the order of the spec: mounts_plan_attach counts on it. */
     for (size_t i = 0; i < s->n_mounts; i++)
-        if (plan_source(p, s, i, userns, ret, e) < 0)
+        if (plan_source(p, s, i, in, ret, e) < 0)
             return err_wrap(e, "mounts[%zu] (%s)", i, str_show(shown, s->mounts[i].destination));
     if (ret->proc < 0 && needs_proc(s)) {
         static const char blob[] = "proc\0";
@@ -206,6 +254,7 @@ int mounts_plan_sources(struct launch_plan *p, const struct ctr_spec *s, bool us
                                         .dev_type = 'c',
                                         .major = 1,
                                         .minor = 3,
+                                        .mode = 0666,
                                         .set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
                                                MOUNT_ATTR_NOEXEC};
 
@@ -221,12 +270,37 @@ static bool is_ours_alone(const char *path)
            str_starts(path, "/proc/") || str_starts(path, "/sys/") || str_starts(path, "/dev/");
 }
 
+static void plan_change(struct launch_plan *p, const struct ctr_mount *m, uint32_t path)
+{
+    AUTO(options) struct options o = {0};
+    struct err judged = ERR_INIT; /* in plan_source */
+
+    if (sort_options(m, &o, &judged) < 0)
+        return;
+    struct plan_remount r = {.set = o.set,
+                             .clear = o.clear,
+                             .rec_set = o.rec_set,
+                             .rec_clear = o.rec_clear,
+                             .propagation = o.propagation};
+
+    if (o.data.len) {
+        r.data = plan_add_data(p, o.data.buf, o.data.len);
+        plan_add_data(p, "", 1);
+    }
+    plan_add_op(p, OP_REMOUNT, -1, path, plan_add_data(p, &r, sizeof(r)));
+}
+
 void mounts_plan_attach(struct launch_plan *p, const struct ctr_spec *s,
                         const struct plan_mounts *m)
 {
     for (size_t i = 0; i < s->n_mounts; i++) {
         int slot = m->root + 1 + (int)i;
         uint32_t path = plan_add_text(p, s->mounts[i].destination);
+
+        if (str_list_has(&s->mounts[i].options, "remount")) {
+            plan_change(p, &s->mounts[i], path);
+            continue;
+        }
 
         if (str_list_has(&s->mounts[i].options, "tmpcopyup"))
             plan_add_op(p, OP_COPY_UP, slot, path, 0);
@@ -266,8 +340,8 @@ void mounts_plan_seal(struct launch_plan *p, const struct ctr_spec *s, const str
         plan_add_op(p, OP_MASK, m->null_node, plan_add_text(p, s->masked_paths.items[i]), 0)
             ->flags |= OPF_OPTIONAL;
     for (size_t i = 0; i < s->n_mounts; i++)
-        if (str_eq(s->mounts[i].type, "tmpfs") && p->slots[m->root + 1 + (int)i].kind == SLOT_FS &&
-            is_read_only(&s->mounts[i]))
+        if (str_eq(s->mounts[i].type, "tmpfs") && !str_list_has(&s->mounts[i].options, "remount") &&
+            p->slots[m->root + 1 + (int)i].kind == SLOT_FS && is_read_only(&s->mounts[i]))
             plan_add_op(p, OP_SETATTR, -1, plan_add_text(p, s->mounts[i].destination),
                         MOUNT_ATTR_RDONLY);
     if (s->root_readonly)

@@ -6,15 +6,21 @@
 #include "base/cleanup.h"
 #include "runtime/plan.h"
 
+struct ctr_mount;
+
 /* What later parts refer to; -1: none. */
 struct plan_mounts {
     int root, proc, devpts, null_node;
     bool own_dev; /* /dev is a tmpfs of ours, or the root's directory: to be populated */
 };
 
+/* An option that a bind is given and that is for file systems; the kernel passes it over too. NULL: none; borrowed. */
+const char *mounts_option_of_no_effect(const struct ctr_mount *m);
+
 /* File systems and sources: before OP_ENTER_ROOT. */
-int mounts_plan_sources(struct launch_plan *p, const struct ctr_spec *s, bool userns,
-                        struct plan_mounts *ret, struct err *e) MUST_CHECK;
+int mounts_plan_sources(struct launch_plan *p, const struct ctr_spec *s,
+                        const struct plan_input *in, struct plan_mounts *ret, struct err *e)
+    MUST_CHECK;
 /* Putting them in place, in the order of the spec. */
 void mounts_plan_attach(struct launch_plan *p, const struct ctr_spec *s,
                         const struct plan_mounts *m);

@@ -95,6 +95,17 @@ const struct name_value ctr_names_sched_flags[] = {
     {0},
 };
 
+const struct name_value ctr_names_mem_policies[] = {
+    {"MPOL_DEFAULT", 0}, {"MPOL_PREFERRED", 1}, {"MPOL_BIND", 2}, {"MPOL_INTERLEAVE", 3}, {"MPOL_LOCAL", 4},
+    {"MPOL_PREFERRED_MANY", 5}, {"MPOL_WEIGHTED_INTERLEAVE", 6},
+    {0},
+};
+
+const struct name_value ctr_names_mem_policy_flags[] = {
+    {"MPOL_F_STATIC_NODES", 1 << 15}, {"MPOL_F_RELATIVE_NODES", 1 << 14}, {"MPOL_F_NUMA_BALANCING", 1 << 13},
+    {0},
+};
+
 const char *const ctr_names_hooks[] = {
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop", NULL,
 };
@@ -122,8 +133,8 @@ const struct mount_option ctr_names_mount_options[] = {
     {"x-cworker.owner", MOUNT_OPT_OWNER, 0, 0},
     {"tmpcopyup", MOUNT_OPT_COPY_UP, 0, 0},
     SUPER("sync"), SUPER("async"), SUPER("dirsync"), SUPER("lazytime"), SUPER("nolazytime"), SUPER("mand"), SUPER("nomand"),
-    NONE("defaults"), NONE("silent"), NONE("loud"), NONE("iversion"), NONE("noiversion"), NONE("acl"), NONE("noacl"),
-    NONE("remount"),
+    NONE("defaults"), NONE("silent"), NONE("loud"), NONE("iversion"), NONE("noiversion"), NONE("acl"),
+    {"remount", MOUNT_OPT_REMOUNT, 0, 0},
     {0},
 };
 

@@ -31,6 +31,8 @@ extern const struct name_value ctr_names_personality[];  /* "LINUX" → 0, "LINU
 extern const struct name_value ctr_names_io_classes[];   /* "IOPRIO_CLASS_BE" → 2 */
 extern const struct name_value ctr_names_schedulers[];   /* "SCHED_BATCH" → 3 */
 extern const struct name_value ctr_names_sched_flags[];
+extern const struct name_value ctr_names_mem_policies[]; /* "MPOL_BIND" → 2 */
+extern const struct name_value ctr_names_mem_policy_flags[];
 extern const char *const ctr_names_hooks[]; /* "prestart" … NULL-terminated */
 
 /* What a mount option does. */
@@ -43,7 +45,8 @@ enum mount_option_kind {
     MOUNT_OPT_IDMAP,       /* "idmap"; set is 1 for "ridmap" */
     MOUNT_OPT_OWNER,       /* "x-cworker.owner": the source's owner is the process's user */
     MOUNT_OPT_COPY_UP,     /* "tmpcopyup" */
-    MOUNT_OPT_NONE,        /* understood, changes nothing ("defaults") */
+    MOUNT_OPT_REMOUNT,     /* "remount": change the mount that is there */
+    MOUNT_OPT_NONE,        /* what the kernel does anyway ("defaults", "acl", "iversion") */
 };
 struct mount_option {
     const char *name;

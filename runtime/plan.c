@@ -70,15 +70,17 @@ static uint64_t new_namespaces(const struct ctr_spec *s, bool userns)
     return userns ? flags : flags & ~(uint64_t)CLONE_NEWUSER;
 }
 
-static void plan_namespaces(struct launch_plan *p, const struct ctr_spec *s, bool userns)
+static void plan_namespaces(struct launch_plan *p, bool userns)
 {
-    if (p->new_namespaces & CLONE_NEWUSER || (userns && ctr_spec_namespace(s, "user", NULL) == 1))
+    if (userns)
         plan_add_op(p, OP_WAIT_MAPS, -1, 0, 0);
     plan_add_op(p, OP_UNDUMPABLE, -1, 0, 0);
     plan_add_op(p, OP_NEW_SESSION, -1, 0, 0);
     if (p->new_namespaces & CLONE_NEWCGROUP)
         plan_add_op(p, OP_NEW_CGROUP_NS, -1, 0, 0);
-    plan_add_op(p, OP_PRIVATE_MOUNTS, -1, 0, 0);
+    /* In a mount namespace that we joined, what others see there is not ours to change. */
+    if (p->new_namespaces & CLONE_NEWNS)
+        plan_add_op(p, OP_PRIVATE_MOUNTS, -1, 0, 0);
 }
 
 static void plan_names(struct launch_plan *p, const struct ctr_spec *s)
@@ -136,17 +138,22 @@ int plan_build(const struct ctr_spec *s, const struct plan_input *in, struct lau
     p->seccomp = in->seccomp;
     plan_add_data(p, "", 1); /* offset 0 is the empty text */
     p->new_namespaces = new_namespaces(s, userns);
-    plan_namespaces(p, s, userns);
-    if (mounts_plan_sources(p, s, userns, &m, e) < 0)
+    plan_namespaces(p, userns);
+    if (mounts_plan_sources(p, s, in, &m, e) < 0)
         return -1;
     devices_plan_sources(p, s, userns, &m, &first_device);
     plan_names(p, s);
     if (in->hooks)
         plan_add_op(p, OP_HOOKS, -1, 0, 0);
-    plan_add_op(p, OP_ENTER_ROOT, m.root, 0, 0);
+    if (ctr_spec_namespace(s, "mount", NULL) >= 0)
+        plan_add_op(p, OP_ENTER_ROOT, m.root, 0, 0);
+    else
+        plan_add_op(p, OP_CHROOT, m.root, plan_add_text(p, in->root_path), 0);
     mounts_plan_attach(p, s, &m);
     devices_plan_attach(p, s, userns, &m, first_device);
     plan_sysctl(p, s, m.proc);
+    if (s->root_readonly && s->has_process)
+        plan_add_op(p, OP_MAKE_DIR, -1, plan_add_text(p, s->process.cwd), 0);
     mounts_plan_seal(p, s, &m);
     if (plan_add_process(p, s, in, m.proc, m.devpts, e) < 0)
         return -1;

@@ -35,6 +35,8 @@ enum launch_op_kind {
     OP_DOMAINNAME,  /* a */
     OP_HOOKS,       /* let the parent run the hooks that come before pivot_root */
     OP_ENTER_ROOT,  /* fd: the root's detached mount; pivot_root, the host's tree is gone */
+    OP_CHROOT,      /* fd: the same; a: path to lay it on; without a mount namespace of its own */
+    OP_MAKE_DIR,    /* a: made when missing, while the root can be written */
     OP_ATTACH,      /* fd → a (path inside); made when missing, S34 */
     OP_COPY_UP,     /* fd (tmpfs, not attached yet) gets the contents of directory a */
     OP_MKNOD,       /* a: path; b: struct plan_node */
@@ -43,6 +45,7 @@ enum launch_op_kind {
     OP_MASK,        /* a; fd: slot of /dev/null, which hides files; S36 */
     OP_READONLY,    /* a */
     OP_SETATTR,     /* a: path of a mount; b: MOUNT_ATTR_* to set */
+    OP_REMOUNT,     /* a: path of a mount; b: struct plan_remount */
     OP_PROPAGATION, /* b: MS_* of the root */
     OP_KEYRING,     /* a session keyring of its own */
     OP_CHDIR,       /* a; made when missing, proven to be inside (S33) */
@@ -55,6 +58,7 @@ enum launch_op_kind {
     OP_SCHEDULER,   /* b: struct sched_attr */
     OP_IO_PRIORITY, /* b */
     OP_AFFINITY,    /* a: bytes; b: mask */
+    OP_MEM_POLICY,  /* a: mode; b: struct cpu_set of nodes */
     OP_UMASK,       /* b */
     OP_EXEC_LABEL,  /* fd: proc; a: file below thread-self/attr/; b: text */
     OP_BOUNDING,    /* b: struct plan_caps */
@@ -64,7 +68,7 @@ enum launch_op_kind {
     OP_UID,    /* b */
     OP_CAPS,   /* b: struct plan_caps: effective, permitted, inheritable, ambient */
     OP_NO_NEW_PRIVS,
-    OP_SECCOMP, /* load the plan's filter */
+    OP_SECCOMP, /* load the plan's filter; a: as a privilege, CAP_SYS_ADMIN is taken up first */
     OP_FIND,    /* a: "candidate\0candidate\0…\0": which of them can be executed? */
     OP_CLOSE,   /* b: first descriptor that shall not be inherited */
     OP_SIGNALS, /* default dispositions, empty mask */
@@ -89,6 +93,10 @@ enum {
 struct plan_node {
     uint32_t mode, major, minor, uid, gid;
 };
+struct plan_remount {
+    uint64_t set, clear, rec_set, rec_clear, propagation;
+    uint32_t data; /* "key\0value\0…\0" for the file system; 0: none */
+};
 struct plan_rlimit {
     uint64_t soft, hard;
 };
@@ -99,7 +107,7 @@ struct plan_caps {
 enum slot_kind {
     SLOT_ROOT,   /* the root, detached */
     SLOT_BIND,   /* a clone of source (file or tree) */
-    SLOT_NODE,   /* a clone of a device node, proven to be major:minor */
+    SLOT_NODE,   /* a device node that the container's user namespace could not make */
     SLOT_CGROUP, /* a clone of the container's own cgroup directory */
     SLOT_FS,     /* filled by the child */
 };
@@ -120,6 +128,7 @@ struct launch_slot {
     size_t mount;                /* index in spec->mounts, for SLOT_MAP_MOUNT and messages */
     char dev_type;
     uint32_t major, minor;
+    uint32_t mode, uid, gid; /* of a node; ids inside */
 };
 
 struct launch_plan {
@@ -146,7 +155,9 @@ struct plan_input {
     const struct ctr_seccomp *seccomp; /* may be NULL */
     bool user_namespace;               /* false although the spec asks: could not be had */
     bool hooks;                        /* hooks run before pivot_root */
+    bool selinux;                      /* the host has it: linux.mountLabel means something */
     unsigned preserve_fds;
+    const char *root_path; /* of the root on the host; used when there is no mount namespace */
 };
 
 /* Pure. ERR_USER naming the field that cannot be done. */

@@ -76,13 +76,26 @@ static int plan_scheduling(struct launch_plan *p, const struct ctr_process *pr, 
     }
     if (pr->io_priority)
         plan_add_op(p, OP_IO_PRIORITY, -1, 0, pr->io_priority);
-    if (pr->cpu_affinity_final) {
+    /* Of processes that join a container, not of its first one (runtime-spec config.md). */
+    if (p->entered && pr->cpu_affinity_final) {
         struct cpu_set set;
 
         if (cpu_set_parse(pr->cpu_affinity_final, &set, e) < 0)
             return err_wrap(e, "process.execCPUAffinity.final");
         plan_add_op(p, OP_AFFINITY, -1, sizeof(set), plan_add_data(p, &set, sizeof(set)));
     }
+    return 0;
+}
+
+static int plan_mem_policy(struct launch_plan *p, const struct ctr_mem_policy *m, struct err *e)
+{
+    struct cpu_set nodes = {0};
+
+    if (!m->set)
+        return 0;
+    if (m->nodes && cpu_set_parse(m->nodes, &nodes, e) < 0)
+        return err_wrap(e, "linux.memoryPolicy.nodes");
+    plan_add_op(p, OP_MEM_POLICY, -1, m->mode, plan_add_data(p, &nodes, sizeof(nodes)));
     return 0;
 }
 
@@ -109,10 +122,11 @@ static uint64_t grantable(const struct ctr_spec *s, bool userns)
 
 /*
  * From root with everything to the user with what is granted. The bounding set needs CAP_SETPCAP, groups and ids
- * CAP_SETGID and CAP_SETUID, so capabilities go last; keep-caps carries them over the change of ids.
+ * CAP_SETGID and CAP_SETUID, so capabilities go last; keep-caps carries them over the change of ids. Without a
+ * capabilities object none are granted, as runc and crun have it. Returns OP_CAPS's operand.
  */
-static void plan_privileges(struct launch_plan *p, const struct ctr_process *pr,
-                            const struct ctr_user *u, uint64_t mask)
+static uint32_t plan_privileges(struct launch_plan *p, const struct ctr_process *pr,
+                                const struct ctr_user *u, uint64_t mask)
 {
     /* The kernel raises no ambient capability that is not permitted and inheritable too (capabilities(7)); tools write
      * such configurations all the same (`crun spec` does), and mean the part that can be had. */
@@ -121,17 +135,14 @@ static void plan_privileges(struct launch_plan *p, const struct ctr_process *pr,
                              pr->caps.ambient & pr->caps.inheritable & pr->caps.permitted & mask};
     uint32_t blob = plan_add_data(p, &caps, sizeof(caps));
 
-    if (pr->has_caps) {
-        plan_add_op(p, OP_BOUNDING, -1, 0, blob);
-        plan_add_op(p, OP_KEEP_CAPS, -1, 0, 0);
-    }
+    plan_add_op(p, OP_BOUNDING, -1, 0, blob);
+    plan_add_op(p, OP_KEEP_CAPS, -1, 0, 0);
     plan_add_op(
         p, OP_GROUPS, -1, (uint32_t)u->n_groups,
         plan_add_data(p, u->groups ? (void *)u->groups : "", u->n_groups * sizeof(*u->groups)));
     plan_add_op(p, OP_GID, -1, 0, u->gid);
     plan_add_op(p, OP_UID, -1, 0, u->uid);
-    if (pr->has_caps)
-        plan_add_op(p, OP_CAPS, -1, 0, blob);
+    return blob;
 }
 
 static void plan_environment(struct launch_plan *p, const struct ctr_spec *s,
@@ -143,14 +154,25 @@ static void plan_environment(struct launch_plan *p, const struct ctr_spec *s,
         str_list_setenv(&p->env, "HOME", u->home);
 }
 
+/* config.json may do without a process as long as nobody starts it: ctr_start refuses. */
+static void plan_nothing_to_run(struct launch_plan *p, const struct plan_input *in)
+{
+    plan_add_op(p, OP_CLOSE, -1, 0, 3 + in->preserve_fds);
+    plan_add_op(p, OP_SIGNALS, -1, 0, 0);
+    plan_add_op(p, OP_READY, -1, 0, 0);
+    plan_add_op(p, OP_WAIT_START, -1, 0, 0);
+}
+
 int plan_add_process(struct launch_plan *p, const struct ctr_spec *s, const struct plan_input *in,
                      int proc_slot, int devpts_slot, struct err *e)
 {
     const struct ctr_process *pr = &s->process;
     bool has_filter = in->seccomp && in->seccomp->insns;
 
-    if (!s->has_process)
-        return err_set(e, ERR_USER, "process is missing");
+    if (!s->has_process) {
+        plan_nothing_to_run(p, in);
+        return 0;
+    }
     plan_environment(p, s, in->user);
     plan_add_op(p, OP_KEYRING, -1, 0, 0);
     if (s->init) {
@@ -164,16 +186,19 @@ int plan_add_process(struct launch_plan *p, const struct ctr_spec *s, const stru
                     (uint32_t)pr->console_rows << 16 | pr->console_columns);
     plan_add_op(p, OP_CHDIR, -1, plan_add_text(p, pr->cwd), 0);
     plan_limits(p, pr, in->user_namespace, proc_slot);
-    if (plan_scheduling(p, pr, e) < 0)
+    if (plan_scheduling(p, pr, e) < 0 || plan_mem_policy(p, &s->mem_policy, e) < 0)
         return -1;
     if (s->has_personality)
         plan_add_op(p, OP_PERSONALITY, -1, 0, s->personality);
     plan_add_op(p, OP_UMASK, -1, 0, pr->has_umask ? pr->umask : 0022);
     plan_label(p, pr, proc_slot);
-    /* Without no_new_privs loading a filter needs CAP_SYS_ADMIN, so it comes while we still have it. */
-    if (has_filter && !pr->no_new_privileges)
-        plan_add_op(p, OP_SECCOMP, -1, 0, 0);
-    plan_privileges(p, pr, in->user, grantable(s, in->user_namespace));
+    uint32_t caps = plan_privileges(p, pr, in->user, grantable(s, in->user_namespace));
+    /* Without no_new_privs loading a filter needs CAP_SYS_ADMIN: then capabilities go after it, and it has to allow
+     * capset(2) and prctl(2), as every profile made for runc does. */
+    bool late_caps = has_filter && !pr->no_new_privileges;
+
+    if (!late_caps)
+        plan_add_op(p, OP_CAPS, -1, 0, caps);
     if (pr->no_new_privileges)
         plan_add_op(p, OP_NO_NEW_PRIVS, -1, 0, 0);
     /* A change of ids resets it. */
@@ -184,8 +209,10 @@ int plan_add_process(struct launch_plan *p, const struct ctr_spec *s, const stru
     plan_add_op(p, OP_READY, -1, 0, 0);
     plan_add_op(p, OP_WAIT_START, -1, 0, 0);
     /* Last: the filter need not allow anything that we do (S39). */
-    if (has_filter && pr->no_new_privileges)
-        plan_add_op(p, OP_SECCOMP, -1, 0, 0);
+    if (has_filter)
+        plan_add_op(p, OP_SECCOMP, -1, late_caps, 0);
+    if (late_caps)
+        plan_add_op(p, OP_CAPS, -1, 0, caps);
     plan_add_op(p, OP_EXEC, -1, 0, 0);
     return 0;
 }

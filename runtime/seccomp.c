@@ -101,10 +101,8 @@ static const char cache_magic[8] = "cwsecc1";
 static char *key_of(const struct ctr_spec *s)
 {
     const struct scmp_version *v = seccomp_version();
-    AUTO_FREE char *source =
-        s->seccomp ? json_text(s->seccomp)
-                   : mem_printf("default %" PRIx64,
-                                s->process.has_caps ? s->process.caps.bounding : UINT64_MAX);
+    AUTO_FREE char *source = s->seccomp ? json_text(s->seccomp)
+                                        : mem_printf("default %" PRIx64, s->process.caps.bounding);
 
     return mem_printf("%s %x %u.%u.%u %s", CW_VERSION, seccomp_arch_native(), v ? v->major : 0,
                       v ? v->minor : 0, v ? v->micro : 0, source);
@@ -188,8 +186,7 @@ static int compile(const struct ctr_spec *s, struct ctr_seccomp *ret, struct err
 {
     if (s->seccomp)
         return ctr_seccomp_compile(s->seccomp, ret, e);
-    return ctr_seccomp_compile_default(s->process.has_caps ? s->process.caps.bounding : UINT64_MAX,
-                                       ret, e);
+    return ctr_seccomp_compile_default(s->process.caps.bounding, ret, e);
 }
 
 int ctr_seccomp_for_spec(const struct ctr_spec *s, const char *cache_dir, struct ctr_seccomp *ret,

@@ -33,12 +33,12 @@ const char *const ctr_seccomp_operators[] = {"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP
                                              "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
                                              "SCMP_CMP_NE", NULL};
 const char *const ctr_seccomp_archs[] = {
-    "SCMP_ARCH_AARCH64",  "SCMP_ARCH_ARM",         "SCMP_ARCH_MIPS",
-    "SCMP_ARCH_MIPS64",   "SCMP_ARCH_MIPS64N32",   "SCMP_ARCH_MIPSEL",
-    "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC",
-    "SCMP_ARCH_PPC64",    "SCMP_ARCH_PPC64LE",     "SCMP_ARCH_RISCV64",
-    "SCMP_ARCH_S390",     "SCMP_ARCH_S390X",       "SCMP_ARCH_X32",
-    "SCMP_ARCH_X86",      "SCMP_ARCH_X86_64",      NULL};
+    "SCMP_ARCH_AARCH64",  "SCMP_ARCH_ARM",         "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",     "SCMP_ARCH_MIPS64",      "SCMP_ARCH_MIPS64N32",   "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PARISC",      "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",      "SCMP_ARCH_PPC64",       "SCMP_ARCH_PPC64LE",     "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",     "SCMP_ARCH_S390X",       "SCMP_ARCH_SH",          "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_X32",      "SCMP_ARCH_X86",         "SCMP_ARCH_X86_64",      NULL};
 const char *const ctr_seccomp_flags[] = {
     "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", NULL};
@@ -197,8 +197,6 @@ static int add_entry(struct compile *c, const cJSON *entry, struct err *e)
     }
     if (action == SCMP_ACT_NOTIFY) {
         c->notifies = true;
-        if (str_list_has(&names, "write")) /* the child reports over write(2) while it gets ready */
-            return err_set(e, ERR_USER, "linux.seccomp: SCMP_ACT_NOTIFY cannot be used for write");
     }
     for (size_t i = 0; i < names.n; i++) {
         if (action == c->default_action)

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <linux/mount.h>
 
 #include "base/err.h"
@@ -115,7 +117,61 @@ static int open_bind(struct sources *src, const struct launch_plan *p,
     return take_fd(&fd);
 }
 
-/* Proven before it is used: what a container may have put at /dev/null of the host is not ours (S35). */
+static uint32_t host_id(const struct ctr_idmaps *m, uint32_t id)
+{
+    int64_t mapped = m->n ? idmap_host_id(m, id) : (int64_t)id;
+
+    return mapped < 0 ? 0 : (uint32_t)mapped;
+}
+
+/* Shares our memory and descriptors; its mount namespace is its own. */
+struct node_maker {
+    const struct launch_slot *slot;
+    uint32_t uid, gid; /* on the host */
+    int fd;            /* out */
+};
+
+/* Raw system calls only: the parent stands still meanwhile. A mount can be cloned only where it is attached, so it
+ * is, in a mount namespace that ends with us. */
+static int make_node_there(void *arg)
+{
+    struct node_maker *m = arg;
+    mode_t mode = (m->slot->dev_type == 'b' ? S_IFBLK : S_IFCHR) | m->slot->mode;
+    struct mount_attr private_root = {.propagation = MS_PRIVATE};
+    int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC), mnt = -1;
+
+    if (fs >= 0 && syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        mnt = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+    if (mnt >= 0 &&
+        syscall(SYS_mknodat, mnt, "n", mode, makedev(m->slot->major, m->slot->minor)) == 0 &&
+        syscall(SYS_fchmodat, mnt, "n", m->slot->mode) == 0 &&
+        syscall(SYS_fchownat, mnt, "n", m->uid, m->gid, AT_SYMLINK_NOFOLLOW) == 0 &&
+        syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &private_root, sizeof(private_root)) == 0 &&
+        syscall(SYS_move_mount, mnt, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) == 0)
+        m->fd = (int)syscall(SYS_open_tree, mnt, "n", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (mnt >= 0)
+        syscall(SYS_close, mnt);
+    if (fs >= 0)
+        syscall(SYS_close, fs);
+    return 0;
+}
+
+/* A node of our own making: exactly the device, mode and owner that the spec asks for. -1 where we may not. */
+static int make_node(struct sources *src, const struct launch_slot *slot)
+{
+    enum { STACK = 16384 };
+    AUTO_FREE char *stack = mem_alloc(STACK);
+    struct node_maker m = {slot, host_id(&src->spec->uid_maps, slot->uid),
+                           host_id(&src->spec->gid_maps, slot->gid), -1};
+    pid_t pid = clone(make_node_there, stack + STACK,
+                      CLONE_NEWNS | CLONE_VM | CLONE_VFORK | CLONE_FILES, &m);
+
+    while (pid > 0 && waitpid(pid, NULL, __WCLONE) < 0 && errno == EINTR)
+        ;
+    return m.fd;
+}
+
+/* Proven before it is used: what somebody may have put at /dev/null of the host is not ours (S35). */
 static int open_node(const struct launch_plan *p, const struct launch_slot *slot, struct err *e)
 {
     const char *path = p->data + slot->source;
@@ -133,8 +189,24 @@ static int open_node(const struct launch_plan *p, const struct launch_slot *slot
 
     if (fd < 0)
         return err_sys(e, "device %s", path);
+    return take_fd(&fd);
+}
+
+/* The host's own is the cheaper one, and the only one where we may not make nodes. */
+static int node(struct sources *src, const struct launch_plan *p, const struct launch_slot *slot,
+                struct err *e)
+{
+    bool plain = slot->mode == 0666 && !slot->uid && !slot->gid;
+    AUTO_CLOSE int fd = plain ? open_node(p, slot, e) : make_node(src, slot);
+
+    if (fd < 0 && plain && (fd = make_node(src, slot)) >= 0)
+        err_clear(e);
+    else if (fd < 0 && !plain)
+        fd = open_node(p, slot, e);
+    if (fd < 0)
+        return -1;
     if (set_slot_attributes(slot, fd, e) < 0)
-        return err_wrap(e, "device %s", path);
+        return err_wrap(e, "device %s", p->data + slot->source);
     return take_fd(&fd);
 }
 
@@ -159,7 +231,7 @@ int sources_open(struct sources *src, struct launch_plan *p, struct err *e)
 
         switch (slot->kind) {
         case SLOT_BIND: p->fds[i] = open_bind(src, p, slot, e); break;
-        case SLOT_NODE: p->fds[i] = open_node(p, slot, e); break;
+        case SLOT_NODE: p->fds[i] = node(src, p, slot, e); break;
         case SLOT_CGROUP: p->fds[i] = open_cgroup(src, slot, e); break;
         case SLOT_ROOT:
         case SLOT_FS: continue;

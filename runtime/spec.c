@@ -89,7 +89,8 @@ void ctr_spec_free(struct ctr_spec *s)
                        s->cgroups_path,
                        s->rootfs_propagation,
                        s->resources.cpuset_cpus,
-                       s->resources.cpuset_mems};
+                       s->resources.cpuset_mems,
+                       s->mem_policy.nodes};
     void *arrays[] = {s->namespaces,     s->devices,           s->uid_maps.items,
                       s->gid_maps.items, s->resources.devices, s};
 
@@ -389,8 +390,8 @@ static int validate_mount(const struct ctr_mount *m, size_t i, struct err *e)
     if (!is_bind && !m->type)
         return err_set(e, ERR_USER, "mounts[%zu] (%s): type is missing", i,
                        str_show(shown, m->destination));
-    if (m->uid_maps.n && !m->gid_maps.n)
-        return err_set(e, ERR_USER, "mounts[%zu] (%s): uidMappings without gidMappings", i,
+    if (!m->uid_maps.n != !m->gid_maps.n)
+        return err_set(e, ERR_USER, "mounts[%zu] (%s): uidMappings and gidMappings go together", i,
                        str_show(shown, m->destination));
     return 0;
 }
@@ -431,8 +432,10 @@ static int validate_namespaces(const struct ctr_spec *s, struct err *e)
             return err_set(e, ERR_USER, "linux.namespaces[%zu].path is not absolute", i);
         seen |= flag;
     }
-    if (ctr_spec_namespace(s, "mount", NULL) < 0)
-        return err_set(e, ERR_USER, "linux.namespaces: a container needs a mount namespace");
+    if (ctr_spec_namespace(s, "mount", NULL) < 0 &&
+        (s->overlay_lower.n || ctr_spec_namespace(s, "user", NULL) >= 0))
+        return err_set(e, ERR_USER,
+                       "linux.namespaces: layers or a user namespace need a mount namespace too");
     if (ctr_spec_namespace(s, "user", NULL) == 0 && (!s->uid_maps.n || !s->gid_maps.n))
         return err_set(e, ERR_USER,
                        "linux.uidMappings, gidMappings: a new user namespace needs both");
@@ -486,7 +489,9 @@ static int validate_sysctl(const struct ctr_spec *s, struct err *e)
         else if (str_starts(key, "fs.mqueue.") || str_starts(key, "kernel.msg") ||
                  str_starts(key, "kernel.sem") || str_starts(key, "kernel.shm"))
             ns = "ipc";
-        else if (str_eq(key, "kernel.domainname") || str_eq(key, "kernel.hostname"))
+        else if (str_eq(key, "kernel.hostname"))
+            return err_set(e, ERR_USER, "linux.sysctl: kernel.hostname is the field hostname");
+        else if (str_eq(key, "kernel.domainname"))
             ns = "uts";
         else if (str_starts(key, "user."))
             ns = "user";

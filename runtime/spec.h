@@ -78,6 +78,7 @@ struct ctr_resources {
     size_t n_unified;
     struct ctr_device_rule *devices;
     size_t n_devices;
+    bool check_before_update; /* update refuses a memory limit below what is in use */
 };
 
 struct ctr_caps {
@@ -103,7 +104,7 @@ struct ctr_process {
     uint16_t console_rows, console_columns;
     bool no_new_privileges;
     struct ctr_caps caps;
-    bool has_caps;
+    bool has_caps; /* else none is granted, and config.json has no capabilities object */
     struct ctr_rlimit *rlimits;
     size_t n_rlimits;
     int oom_score_adj;
@@ -113,6 +114,12 @@ struct ctr_process {
     struct ctr_scheduler scheduler;
     uint16_t io_priority; /* ioprio_set(2) value: class << 13 | level; 0: not set */
     char *cpu_affinity_initial, *cpu_affinity_final; /* CPU lists or NULL (execCPUAffinity) */
+};
+
+struct ctr_mem_policy { /* set_mempolicy(2) */
+    bool set;
+    uint32_t mode; /* with its flags */
+    char *nodes;   /* a list like "0-3,7", or NULL */
 };
 
 struct ctr_time_offset {
@@ -154,6 +161,7 @@ struct ctr_spec {
     size_t n_annotations;
     bool has_personality;
     uint32_t personality;
+    struct ctr_mem_policy mem_policy;
     struct ctr_time_offset time_monotonic, time_boottime; /* of a new time namespace */
     bool
         userns_optional; /* go on without user namespace where ids cannot be mapped (annotation); see ctr_note() */

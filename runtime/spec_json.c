@@ -257,6 +257,58 @@ int spec_read_idmaps(const cJSON *o, const char *key, struct ctr_idmaps *ret, st
     return 0;
 }
 
+/* "0-1000-10#10-2000-5": ids inside, ids on the host, how many. */
+static int read_ranges(const char *text, struct ctr_idmaps *ret, struct err *e)
+{
+    AUTO(str_list) struct str_list ranges = {0};
+
+    str_list_split(&ranges, text, '#');
+    for (size_t i = 0; i < ranges.n; i++) {
+        AUTO(str_list) struct str_list numbers = {0};
+        uint64_t v[3] = {0};
+
+        str_list_split(&numbers, ranges.items[i], '-');
+        if (numbers.n != ARRAY_SIZE(v))
+            return err_set(e, ERR_USER, "a range is INSIDE-HOST-SIZE");
+        for (size_t k = 0; k < ARRAY_SIZE(v); k++)
+            if (units_u64(numbers.items[k], UINT32_MAX, &v[k], e) < 0)
+                return -1;
+        ctr_spec_add_idmap(ret, (uint32_t)v[0], (uint32_t)v[1], (uint32_t)v[2]);
+    }
+    return 0;
+}
+
+/* "idmap=uids=…;gids=…", as crun has it and podman writes it, is "idmap" with uidMappings and gidMappings. */
+static int read_idmap_option(struct ctr_mount *m, size_t at, struct err *e)
+{
+    const char *option = m->options.items[at];
+    const char *maps = strchr(option, '=') + 1;
+    AUTO(str_list) struct str_list parts = {0};
+
+    str_list_split(&parts, maps, ';');
+    for (size_t i = 0; i < parts.n; i++) {
+        const char *part = parts.items[i];
+        bool uids = str_starts(part, "uids=");
+
+        if (!uids && !str_starts(part, "gids="))
+            return err_set(e, ERR_USER, "option %s: it is idmap=uids=…;gids=…", option);
+        if (read_ranges(part + strlen("uids="), uids ? &m->uid_maps : &m->gid_maps, e) < 0)
+            return err_wrap(e, "option %s", option);
+    }
+    mem_replace(&m->options.items[at], *option == 'r' ? "ridmap" : "idmap");
+    return 0;
+}
+
+static int read_idmap_options(struct ctr_mount *m, struct err *e)
+{
+    for (size_t i = 0; i < m->options.n; i++)
+        if ((str_starts(m->options.items[i], "idmap=") ||
+             str_starts(m->options.items[i], "ridmap=")) &&
+            read_idmap_option(m, i, e) < 0)
+            return -1;
+    return 0;
+}
+
 static int read_mounts(const cJSON *o, struct ctr_spec *s, struct err *e)
 {
     const cJSON *list = NULL, *item;
@@ -281,7 +333,8 @@ static int read_mounts(const cJSON *o, struct ctr_spec *s, struct err *e)
         }
         if (json_opt_str_list(item, "options", 256, SPEC_TEXT, &m->options, e) < 0 ||
             spec_read_idmaps(item, "uidMappings", &m->uid_maps, e) < 0 ||
-            spec_read_idmaps(item, "gidMappings", &m->gid_maps, e) < 0)
+            spec_read_idmaps(item, "gidMappings", &m->gid_maps, e) < 0 ||
+            read_idmap_options(m, e) < 0)
             return err_wrap(e, "mounts[%zu]", i);
         if (!m->type && (str_list_has(&m->options, "bind") || str_list_has(&m->options, "rbind")))
             m->type = mem_strdup("bind");

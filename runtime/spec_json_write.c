@@ -204,6 +204,23 @@ static void write_offset(cJSON *o, const char *key, const struct ctr_time_offset
     json_add_int(v, "nanosecs", t->nanosecs);
 }
 
+static void write_mem_policy(cJSON *o, const struct ctr_mem_policy *m)
+{
+    cJSON *p = json_add_object(o, "memoryPolicy");
+    AUTO(str_list) struct str_list flags = {0};
+    uint32_t mode = m->mode;
+
+    for (const struct name_value *f = ctr_names_mem_policy_flags; f->name; f++) {
+        if (!(mode & f->value))
+            continue;
+        str_list_add(&flags, f->name);
+        mode &= ~(uint32_t)f->value;
+    }
+    json_add_str(p, "mode", name_of(ctr_names_mem_policies, mode));
+    add_text(p, "nodes", m->nodes);
+    add_list(p, "flags", &flags);
+}
+
 static void write_linux(cJSON *top, const struct ctr_spec *s)
 {
     cJSON *o = json_add_object(top, "linux");
@@ -230,6 +247,8 @@ static void write_linux(cJSON *top, const struct ctr_spec *s)
     if (s->has_personality)
         json_add_str(json_add_object(o, "personality"), "domain",
                      name_of(ctr_names_personality, s->personality));
+    if (s->mem_policy.set)
+        write_mem_policy(o, &s->mem_policy);
     if (s->time_monotonic.set || s->time_boottime.set) {
         cJSON *t = json_add_object(o, "timeOffsets");
 

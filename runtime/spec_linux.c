@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/units.h"
 #include "runtime/names.h"
 #include "runtime/spec.h"
 #include "runtime/spec_json_own.h"
@@ -113,6 +114,36 @@ static int read_time(const cJSON *o, struct ctr_spec *s, struct err *e)
                : read_offset(t, "boottime", &s->time_boottime, e);
 }
 
+static int read_mem_policy(const cJSON *o, struct ctr_mem_policy *ret, struct err *e)
+{
+    AUTO(str_list) struct str_list flags = {0};
+    const cJSON *p = NULL;
+    const char *mode;
+    uint64_t value = 0;
+    struct cpu_set ignored;
+
+    if (json_opt_object(o, "memoryPolicy", &p, e) < 0)
+        return -1;
+    if (!p)
+        return 0;
+    if (json_get_str(p, "mode", 64, &mode, e) < 0 ||
+        spec_copy_str(p, "nodes", &ret->nodes, e) < 0 ||
+        json_opt_str_list(p, "flags", 16, 64, &flags, e) < 0)
+        return err_wrap(e, "memoryPolicy");
+    if (name_lookup(ctr_names_mem_policies, mode, &value) < 0)
+        return err_set(e, ERR_USER, "memoryPolicy.mode: unknown");
+    ret->mode = (uint32_t)value;
+    for (size_t i = 0; i < flags.n; i++) {
+        if (name_lookup(ctr_names_mem_policy_flags, flags.items[i], &value) < 0)
+            return err_set(e, ERR_USER, "memoryPolicy.flags[%zu]: unknown", i);
+        ret->mode |= (uint32_t)value;
+    }
+    if (ret->nodes && cpu_set_parse(ret->nodes, &ignored, e) < 0)
+        return err_wrap(e, "memoryPolicy.nodes");
+    ret->set = true;
+    return 0;
+}
+
 int spec_read_linux(const cJSON *o, struct ctr_spec *s, struct err *e)
 {
     const cJSON *resources = NULL, *seccomp = NULL;
@@ -131,7 +162,7 @@ int spec_read_linux(const cJSON *o, struct ctr_spec *s, struct err *e)
         spec_refuse(o, "linux", "intelRdt", "cache and bandwidth allocation is not supported", e) <
             0 ||
         spec_refuse(o, "linux", "netDevices", "moving network devices is not supported", e) < 0 ||
-        spec_refuse(o, "linux", "memoryPolicy", "memory policies are not supported", e) < 0)
+        read_mem_policy(o, &s->mem_policy, e) < 0)
         return err_wrap(e, "linux");
     if (s->rootfs_propagation && !*s->rootfs_propagation)
         mem_replace(&s->rootfs_propagation, NULL);

@@ -35,6 +35,7 @@ static int read_memory(const cJSON *o, struct ctr_resources *r, struct err *e)
 {
     static const char v1[] = "cgroup v2 has no such limit";
     int64_t swap = 0;
+    bool hierarchy = true;
 
     if (!o)
         return 0;
@@ -44,9 +45,13 @@ static int read_memory(const cJSON *o, struct ctr_resources *r, struct err *e)
         spec_refuse(o, "memory", "kernel", v1, e) < 0 ||
         spec_refuse(o, "memory", "kernelTCP", v1, e) < 0 ||
         spec_refuse(o, "memory", "swappiness", v1, e) < 0 ||
+        json_opt_bool(o, "useHierarchy", &hierarchy, e) < 0 ||
+        json_opt_bool(o, "checkBeforeUpdate", &r->check_before_update, e) < 0 ||
         spec_refuse(o, "memory", "disableOOMKiller", "cgroup v2 cannot do without the OOM killer",
                     e) < 0)
         return -1;
+    if (!hierarchy)
+        return err_set(e, ERR_USER, "memory.useHierarchy: cgroup v2 knows nothing else");
     /* config.json counts memory and swap together. */
     if (swap > 0 && (r->memory_limit <= 0 || swap < r->memory_limit))
         return err_set(
@@ -118,7 +123,8 @@ static int read_weights(const cJSON *o, struct ctr_resources *r, struct err *e)
 
         if (json_get_u64(item, "major", UINT32_MAX, &major, e) < 0 ||
             json_get_u64(item, "minor", UINT32_MAX, &minor, e) < 0 ||
-            json_get_u64(item, "weight", 1000, &w, e) < 0)
+            json_get_u64(item, "weight", 1000, &w, e) < 0 ||
+            spec_refuse(item, "weightDevice", "leafWeight", "cgroup v2 has no leaf weights", e) < 0)
             return err_wrap(e, "weightDevice");
         snprintf(line, sizeof(line), "%" PRIu64 ":%" PRIu64 " %" PRIu64, major, minor,
                  ctr_cgroup_io_weight_of_blkio(w));
@@ -316,6 +322,8 @@ void spec_write_resources(cJSON *linux_obj, const struct ctr_resources *r)
 
     write_nonzero(memory, "limit", r->memory_limit);
     write_nonzero(memory, "reservation", r->memory_reservation);
+    if (r->check_before_update)
+        json_add_bool(memory, "checkBeforeUpdate", true);
     if (r->memory_swap_limit != INT64_MIN)
         json_add_int(memory, "swap",
                      r->memory_swap_limit < 0 ? -1 : r->memory_swap_limit + r->memory_limit);

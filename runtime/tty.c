@@ -16,10 +16,10 @@ int tty_connect(const char *path, struct err *e)
     AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (strlen(path) >= sizeof(a.sun_path))
-        return err_set(e, ERR_USER, "console socket %s: the path is too long", path);
+        return err_set(e, ERR_USER, "socket %s: the path is too long", path);
     memcpy(a.sun_path, path, strlen(path) + 1);
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
-        return err_sys(e, "console socket %s", path);
+        return err_sys(e, "socket %s", path);
     return take_fd(&fd);
 }
 

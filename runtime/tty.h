@@ -10,7 +10,7 @@
 
 struct err;
 
-/* Connect to a --console-socket. */
+/* Connect to a --console-socket, or another stream socket by path. */
 int tty_connect(const char *path, struct err *e) MUST_CHECK;
 /* Take the master that the child sent; proven to be the master of a pty. */
 int tty_receive(int sock, struct err *e) MUST_CHECK;

@@ -19,7 +19,7 @@
 #include "runtime/tty.h"
 
 struct exec_options {
-    char *process, *cwd, *user, *pid_file, *console_socket, *apparmor, *process_label;
+    char *process, *cwd, *user, *pid_file, *console_socket, *apparmor, *process_label, *cgroup;
     struct str_list env, caps, gids;
     int64_t preserve_fds;
     bool tty, detach, no_new_privs, ignore_paused;
@@ -39,6 +39,7 @@ static const struct opt table[] = {
     OPT_ROW(struct exec_options, console_socket, "console-socket", 0, OPT_STR, "SOCKET", NULL, "send the terminal's master there"),
     OPT_ROW(struct exec_options, no_new_privs, "no-new-privs", 0, OPT_FLAG, NULL, NULL, "it cannot gain privileges"),
     OPT_ROW(struct exec_options, ignore_paused, "ignore-paused", 0, OPT_FLAG, NULL, NULL, "also in a paused container"),
+    OPT_ROW(struct exec_options, cgroup, "cgroup", 0, OPT_STR, "PATH", NULL, "in this sub-group of the container's cgroup"),
     OPT_ROW(struct exec_options, apparmor, "apparmor", 0, OPT_STR, "PROFILE", NULL, "AppArmor profile"),
     OPT_ROW(struct exec_options, process_label, "process-label", 0, OPT_STR, "LABEL", NULL, "SELinux label"),
     {.name = "preserve-fds", .type = OPT_INT, .offset = offsetof(struct exec_options, preserve_fds), .arg = "N", .def = "0", .max = 65536,
@@ -154,6 +155,7 @@ static int execute(struct ctr *c, const struct ctr_spec *spec, const struct ctr_
     struct ctr_exec_opts eo = {.process = p,
                                .stdio = {0, 1, 2},
                                .console_socket = console,
+                               .cgroup = o->cgroup,
                                .preserve_fds = (unsigned)o->preserve_fds};
 
     if (ctr_exec(c, spec, &eo, &pid, &pidfd, e) < 0)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <regex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,10 +88,11 @@ int cwrt_write_pid_file(const char *path, int pid, struct err *e)
 /* Descriptors that the service manager handed to our caller are the container's (sd_listen_fds(3)). */
 static unsigned listen_fds(struct ctr_spec *s)
 {
-    const char *count = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
+    const char *count = getenv("LISTEN_FDS");
     unsigned n = count ? (unsigned)strtoul(count, NULL, 10) : 0;
 
-    if (!n || n > 1024 || !pid || strtol(pid, NULL, 10) != getpid())
+    /* LISTEN_PID is not looked at, as with runc and crun: between the service manager and us is often a monitor. */
+    if (!n || n > 1024)
         return 0;
     str_list_setenv(&s->process.env, "LISTEN_FDS", count);
     str_list_setenv(&s->process.env, "LISTEN_PID", "1");
@@ -125,7 +127,7 @@ static int create(const struct create_options *o, const char *id, int console, s
         .partial_cgroup = str_eq(cwrt_global.cgroup, "partial"),
     };
 
-    if (check_preserved(co.preserve_fds, e) < 0)
+    if (check_preserved((unsigned)o->preserve_fds, e) < 0)
         return -1;
     if (s->process.terminal && console < 0)
         return err_set(e, ERR_USER, "process.terminal: needs --console-socket");
@@ -236,56 +238,96 @@ int cwrt_run(int argc, char **argv, struct err *e)
     return r;
 }
 
+/* Call fn for the container that is named, or with --regex for each whose id matches (crun's flag). */
+static int each(const char *name, bool regex, int (*fn)(const char *id, void *arg, struct err *e),
+                void *arg, struct err *e)
+{
+    AUTO(str_list) struct str_list ids = {0};
+    regex_t pattern;
+    int r = 0;
+
+    if (!regex)
+        return fn(name, arg, e);
+    if (regcomp(&pattern, name, REG_EXTENDED | REG_NOSUB) != 0)
+        return err_set(e, ERR_USER, "--regex: not a regular expression: %s", name);
+    if (ctr_list(cwrt_global.root, &ids, e) < 0)
+        r = -1;
+    for (size_t i = 0; i < ids.n && r == 0; i++)
+        if (regexec(&pattern, ids.items[i], 0, NULL, 0) == 0)
+            r = fn(ids.items[i], arg, e);
+    regfree(&pattern);
+    return r;
+}
+
 struct kill_options {
-    bool all;
+    bool all, regex;
+    int sig;
 };
+
+static int kill_one(const char *id, void *arg, struct err *e)
+{
+    const struct kill_options *o = arg;
+    AUTO(ctr) struct ctr *c = NULL;
+    const struct ctr_info *info;
+
+    if (ctr_open(cwrt_global.root, id, &c, e) < 0 || ctr_info(c, &info, e) < 0)
+        return -1;
+    if (info->status == CTR_STOPPED && !o->all)
+        return err_set(e, ERR_USER, "container not running");
+    return ctr_kill(c, o->sig, o->all, e);
+}
 
 int cwrt_kill(int argc, char **argv, struct err *e)
 {
-    static const struct opt table[] = {OPT_ROW(struct kill_options, all, "all", 'a', OPT_FLAG, NULL,
-                                               NULL, "to all processes of the container"),
-                                       {0}};
+    static const struct opt table[] = {
+        OPT_ROW(struct kill_options, all, "all", 'a', OPT_FLAG, NULL, NULL,
+                "to all processes of the container"),
+        OPT_ROW(struct kill_options, regex, "regex", 'r', OPT_FLAG, NULL, NULL,
+                "to all containers whose id matches the regular expression"),
+        {0}};
     struct kill_options o = {0};
     AUTO(str_list) struct str_list words = {0};
-    AUTO(ctr) struct ctr *c = NULL;
-    const struct ctr_info *info;
-    int sig = SIGTERM;
-    int r = cwrt_flags(table, argc, argv, &o, &words, 1, 2, "cwrt kill [--all] ID [SIGNAL]", e);
+    int r = cwrt_flags(table, argc, argv, &o, &words, 1, 2, "cwrt kill [flags] ID [SIGNAL]", e);
 
     if (r != 0)
         return r < 0 ? -1 : 0;
-    if ((words.n == 2 && ctr_names_signal(words.items[1], &sig, e) < 0) ||
-        ctr_open(cwrt_global.root, words.items[0], &c, e) < 0 || ctr_info(c, &info, e) < 0)
+    o.sig = SIGTERM;
+    if (words.n == 2 && ctr_names_signal(words.items[1], &o.sig, e) < 0)
         return -1;
-    if (info->status == CTR_STOPPED && !o.all)
-        return err_set(e, ERR_USER, "container not running");
-    return ctr_kill(c, sig, o.all, e);
+    return each(words.items[0], o.regex, kill_one, &o, e);
 }
 
 struct delete_options {
-    bool force;
+    bool force, regex;
 };
+
+static int delete_one(const char *id, void *arg, struct err *e)
+{
+    const struct delete_options *o = arg;
+    AUTO(ctr) struct ctr *c = NULL;
+    const struct ctr_info *info;
+
+    if (ctr_open(cwrt_global.root, id, &c, e) < 0)
+        return o->force && e->kind == ERR_ABSENT ? 0 : -1;
+    if (ctr_info(c, &info, e) < 0)
+        return -1;
+    if (!o->force && info->status != CTR_STOPPED)
+        return err_set(e, ERR_USER, "cannot delete container %s that is not stopped: %s", id,
+                       ctr_status_name(info->status));
+    return ctr_delete(c, o->force, e);
+}
 
 int cwrt_delete(int argc, char **argv, struct err *e)
 {
-    static const struct opt table[] = {OPT_ROW(struct delete_options, force, "force", 'f', OPT_FLAG,
-                                               NULL, NULL,
-                                               "kill it first; an unknown container is no error"),
-                                       {0}};
+    static const struct opt table[] = {
+        OPT_ROW(struct delete_options, force, "force", 'f', OPT_FLAG, NULL, NULL,
+                "kill it first; an unknown container is no error"),
+        OPT_ROW(struct delete_options, regex, "regex", 'r', OPT_FLAG, NULL, NULL,
+                "all containers whose id matches the regular expression"),
+        {0}};
     struct delete_options o = {0};
     AUTO(str_list) struct str_list words = {0};
-    AUTO(ctr) struct ctr *c = NULL;
-    const struct ctr_info *info;
-    int r = cwrt_flags(table, argc, argv, &o, &words, 1, 1, "cwrt delete [--force] ID", e);
+    int r = cwrt_flags(table, argc, argv, &o, &words, 1, 1, "cwrt delete [flags] ID", e);
 
-    if (r != 0)
-        return r < 0 ? -1 : 0;
-    if (ctr_open(cwrt_global.root, words.items[0], &c, e) < 0)
-        return o.force && e->kind == ERR_ABSENT ? 0 : -1;
-    if (ctr_info(c, &info, e) < 0)
-        return -1;
-    if (!o.force && info->status != CTR_STOPPED)
-        return err_set(e, ERR_USER, "cannot delete container %s that is not stopped: %s",
-                       words.items[0], ctr_status_name(info->status));
-    return ctr_delete(c, o.force, e);
+    return r != 0 ? (r < 0 ? -1 : 0) : each(words.items[0], o.regex, delete_one, &o, e);
 }

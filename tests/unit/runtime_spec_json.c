@@ -162,7 +162,7 @@ static void test_validate(void **state)
          "soft"},
         {"\"mounts\":[{\"destination\":\"/proc/self\",\"type\":\"tmpfs\"}]", "below /proc"},
         {"\"mounts\":[{\"destination\":\"/x\",\"type\":\"bind\"}]", "source"},
-        {"\"linux\":{\"namespaces\":[]}", "mount namespace"},
+        {"\"linux\":{\"namespaces\":[{\"type\":\"user\"}]}", "mount namespace"},
         {"\"linux\":{\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"mount\"}]}", "twice"},
         {"\"linux\":{\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"bogus\"}]}", "bogus"},
         {"\"linux\":{\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"user\"}]}", "uidMappings"},
