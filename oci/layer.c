@@ -16,59 +16,34 @@
 #include "base/str.h"
 #include "base/treesum.h"
 #include "base/treewriter.h"
+#include "oci/layer_inner.h"
 #include "oci/lower.h"
 #include "oci/tar.h"
 #include "oci/whiteout.h"
-
-/* A file of a lower layer that a hard link here names: an empty file stands in for it until the layer
- * below is there to copy from. */
-struct stand_in {
-    char *target, *path; /* the file's own path, and that of the first link to it */
-    bool at_target;      /* stands at target (else only at path: target is whited out here) */
-    ino_t ino;
-};
-
-struct oci_layer {
-    struct oci_layer_desc desc;
-    int dir;
-    struct digest *blob, *diff;
-    struct codec *codec;
-    struct tar *tar;
-    struct treewriter *writer;
-    uint64_t received;
-    unsigned char head[4];
-    size_t head_n;
-
-    int (*sink)(void *arg, const void *data, size_t n, struct err *e); /* NULL: write here */
-    void *sink_arg;
-    bool decoded;
-
-    bool skip; /* the entry's data is not wanted */
-    const struct tar_xattr *xattrs;
-    size_t n_xattrs;
-    struct stand_in *stand_ins;
-    size_t n_stand_ins;
-    bool depends;
-};
 
 static int on_entry(void *arg, const struct tar_entry *t, struct err *e);
 static int on_data(void *arg, const void *data, size_t n, struct err *e);
 static int on_hole(void *arg, uint64_t n, struct err *e);
 static int on_end(void *arg, struct err *e);
 
-static const struct tar_ops layer_ops = {on_entry, on_data, on_hole, on_end};
+static int on_between(void *arg, uint64_t offset, struct err *e);
+static int on_spoil(void *arg, struct err *e);
+
+static const struct tar_ops layer_ops = {on_entry, on_data, on_hole, on_end, on_between};
 
 int oci_layer_new(int dirfd, const struct oci_layer_desc *desc, struct oci_layer **ret,
                   struct err *e)
 {
-    static const struct treewriter_opts opts = {.keep_owner = true,
-                                                .keep_special = true,
-                                                .create_parents = true,
-                                                .inside_links = true,
-                                                .overlay = true,
-                                                .max_bytes = BOUND_UNPACKED,
-                                                .max_entries = BOUND_TAR_ENTRIES};
     AUTO(oci_layer) struct oci_layer *l = mem_new(struct oci_layer);
+    const struct treewriter_opts opts = {.keep_owner = true,
+                                         .keep_special = true,
+                                         .create_parents = true,
+                                         .inside_links = true,
+                                         .overlay = true,
+                                         .max_bytes = BOUND_UNPACKED,
+                                         .max_entries = BOUND_TAR_ENTRIES,
+                                         .spoil = on_spoil,
+                                         .spoil_arg = l};
 
     l->desc = *desc;
     l->dir = dirfd;
@@ -90,6 +65,7 @@ void oci_layer_free(struct oci_layer *l)
         free(l->stand_ins[i].path);
     }
     free(l->stand_ins);
+    checkpoint_free(l->checkpoint);
     treewriter_free(l->writer);
     tar_free(l->tar);
     codec_free(l->codec);
@@ -163,7 +139,8 @@ static int add_stand_in(struct oci_layer *l, const char *path, const char *targe
                        BOUND_TAR_LINKS);
     int dir = treewriter_parent(l->writer, target, &name, e);
 
-    if (dir < 0)
+    /* The next one would take it for a file of this layer. */
+    if (dir < 0 || checkpoint_spoil(l, e) < 0)
         return -1;
     bool at_target =
         fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0; /* else a whiteout, which stays */
@@ -292,6 +269,16 @@ static int on_end(void *arg, struct err *e)
     return put_xattrs(l, TAR_FILE, e) < 0 || treewriter_file_end(l->writer, e) < 0 ? -1 : 0;
 }
 
+static int on_between(void *arg, uint64_t offset, struct err *e)
+{
+    return checkpoint_between(arg, offset, e);
+}
+
+static int on_spoil(void *arg, struct err *e)
+{
+    return checkpoint_spoil(arg, e);
+}
+
 /* ---- stream ---- */
 
 static int on_plain(void *arg, const void *data, size_t n, struct err *e)
@@ -299,7 +286,7 @@ static int on_plain(void *arg, const void *data, size_t n, struct err *e)
     struct oci_layer *l = arg;
 
     digest_update(l->diff, data, n);
-    return l->sink ? l->sink(l->sink_arg, data, n, e) : tar_feed(l->tar, data, n, e);
+    return l->sink ? l->sink(l->sink_arg, data, n, e) : oci_layer_write(l, data, n, e);
 }
 
 void oci_layer_write_by(struct oci_layer *l,
@@ -312,7 +299,18 @@ void oci_layer_write_by(struct oci_layer *l,
 
 int oci_layer_write(struct oci_layer *l, const void *data, size_t n, struct err *e)
 {
-    return tar_feed(l->tar, data, n, e);
+    const char *p = data;
+
+    /* After a restart the decoder begins a little earlier than the tar. */
+    if (l->plain < l->skip_to) {
+        size_t part = n < l->skip_to - l->plain ? n : (size_t)(l->skip_to - l->plain);
+
+        l->plain += part;
+        p += part;
+        n -= part;
+    }
+    l->plain += n;
+    return n ? tar_feed(l->tar, p, n, e) : 0;
 }
 
 int oci_layer_dir(const struct oci_layer *l)
@@ -337,9 +335,14 @@ static enum codec_kind kind_of(const unsigned char *head, size_t n)
     return CODEC_PLAIN;
 }
 
+struct codec *oci_layer_codec(struct oci_layer *l, int kind)
+{
+    return codec_decoder((enum codec_kind)kind, BOUND_UNPACKED, on_plain, l);
+}
+
 static int start_codec(struct oci_layer *l, struct err *e)
 {
-    l->codec = codec_decoder(kind_of(l->head, l->head_n), BOUND_UNPACKED, on_plain, l);
+    l->codec = oci_layer_codec(l, kind_of(l->head, l->head_n));
     return codec_feed(l->codec, l->head, l->head_n, e);
 }
 
@@ -360,7 +363,10 @@ int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *
         if (start_codec(l, e) < 0)
             return -1;
     }
-    return codec_feed(l->codec, p, n, e);
+    if (codec_feed(l->codec, p, n, e) < 0)
+        return -1;
+    checkpoint_decoded(l);
+    return 0;
 }
 
 static int check_digest(const struct digest *d, const char *want, const char *what, struct err *e)
@@ -396,6 +402,7 @@ int oci_layer_finish(struct oci_layer *l, struct err *e)
 {
     if (!l->decoded && oci_layer_decoded(l, e) < 0)
         return -1;
+    checkpoint_free(take_ptr(&l->checkpoint)); /* its file is the caller's, who may close it now */
     if (tar_finish(l->tar, e) < 0 || treewriter_finish(l->writer, e) < 0)
         return -1;
     l->depends = l->n_stand_ins > 0;

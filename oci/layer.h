@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/digest.h"
 
 struct err;
 struct treesum;
@@ -55,6 +56,17 @@ int oci_layer_dir(const struct oci_layer *l);
 void oci_layer_park(struct oci_layer *l);
 uint64_t oci_layer_received(const struct oci_layer *l); /* compressed bytes taken so far */
 uint64_t oci_layer_bytes(const struct oci_layer *l);    /* bytes of regular files */
+/*
+ * Checkpoints, so that a later process goes on in the middle. `fd` (borrowed, an empty file or one that an earlier
+ * layer object left) gets one every BOUND_CHECKPOINT compressed bytes, at the next place between two entries. It
+ * counts for a process that died, not for a machine: nothing is synced, and it names the boot.
+ * oci_layer_resume: 1 when it had one of this very layer; then oci_layer_received says which byte comes next, and the
+ * directory must be the one it was made in. 0: begin at the start, in an empty directory. Right after oci_layer_new.
+ */
+int oci_layer_resume(struct oci_layer *l, int fd, const char *boot_id, struct err *e) MUST_CHECK;
+int oci_layer_checkpoint_fd(const struct oci_layer *l); /* -1: none are made */
+/* Does the file hold a checkpoint of this boot? Its diff id goes to ret. */
+bool oci_layer_has_checkpoint(int fd, const char *boot_id, char ret_diff_id[DIGEST_TEXT_MAX]);
 /* What the tree must add up to from now on (base/treesum.h); reads it again where that could not be known while it
  * was written. After finish, and after complete for a layer that depends. */
 int oci_layer_sum(struct oci_layer *l, struct treesum *ret, struct err *e) MUST_CHECK;

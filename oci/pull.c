@@ -26,6 +26,7 @@
 #include "base/jobs.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/tree.h"
 #include "base/treesum.h"
 #include "base/units.h"
 #include "oci/image.h"
@@ -50,6 +51,7 @@ struct pull_layer {
 
     char dir_name[32];          /* in the work directory, while unpacked but not named */
     int dir;                    /* its "fs" */
+    int checkpoint;             /* file beside it, for large layers */
     struct oci_layer *unpacked; /* kept for completion */
 };
 
@@ -192,7 +194,7 @@ static void name_layers(struct pull *p)
 
         l->desc = &p->doc.layers[i];
         l->diff_id = p->config.diff_ids.items[i];
-        l->dir = -1;
+        l->dir = l->checkpoint = -1;
         if (i == 0) {
             snprintf(chain, sizeof(chain), "%s", l->diff_id);
         } else {
@@ -286,18 +288,48 @@ static int on_blob(void *arg, const void *data, size_t n, struct err *e)
     return 0;
 }
 
-static int make_dir(struct pull *p, struct pull_layer *l, struct err *e)
+/* A fresh directory for it, or the one that somebody else had to leave it in. */
+static int make_dir(struct pull *p, struct pull_layer *l, bool *taken, struct err *e)
 {
     AUTO_CLOSE int dir = -1;
 
-    if (mkdirat(p->work.fd, l->dir_name, 0700) < 0)
+    *taken = l->desc->size > BOUND_CHECKPOINT &&
+             store_partial_take(p->store, &p->work, l->dir_name, l->diff_id);
+    if (!*taken && mkdirat(p->work.fd, l->dir_name, 0700) < 0)
         return err_sys(e, "make a directory for the layer");
     dir = openat(p->work.fd, l->dir_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (dir < 0 || mkdirat(dir, "fs", 0755) < 0)
+    if (dir < 0 || (!*taken && mkdirat(dir, "fs", 0755) < 0))
         return err_sys(e, "make a directory for the layer");
     l->dir = openat(dir, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (l->dir < 0 || fchmod(l->dir, 0755) < 0)
+    if (l->dir < 0 || (!*taken && fchmod(l->dir, 0755) < 0))
         return err_sys(e, "make a directory for the layer");
+    if (l->desc->size <= BOUND_CHECKPOINT)
+        return 0;
+    l->checkpoint = openat(dir, "checkpoint", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return l->checkpoint < 0 ? err_sys(e, "make a checkpoint file") : 0;
+}
+
+static int new_layer(struct pull *p, struct pull_layer *l, struct oci_layer **ret, struct err *e)
+{
+    const struct oci_layer_desc desc = {l->desc->digest, l->diff_id, l->desc->size};
+    AUTO(oci_layer) struct oci_layer *layer = NULL;
+    bool taken;
+
+    if (make_dir(p, l, &taken, e) < 0 || oci_layer_new(l->dir, &desc, &layer, e) < 0)
+        return -1;
+    int rc = l->checkpoint < 0 ? 0 : oci_layer_resume(layer, l->checkpoint, p->store->boot_id, e);
+
+    if (taken && rc <= 0) {
+        /* Not to be gone on with: away with it, and from the start. */
+        err_clear(e);
+        close_fd(&l->dir);
+        close_fd(&l->checkpoint);
+        return tree_remove_at(p->work.fd, l->dir_name, e) < 0 ? -1 : new_layer(p, l, ret, e);
+    }
+    if (rc < 0)
+        return -1;
+    report(p, oci_layer_received(layer), 0, false);
+    *ret = take_ptr(&layer);
     return 0;
 }
 
@@ -309,20 +341,35 @@ static int stream(struct pull *p, const struct pull_layer *l, struct oci_layer *
 
     if (unpacker_start(layer, p->split, &s.unpacker, e) < 0)
         return -1;
-    int rc = oci_session_blob(p->session, l->desc, on_blob, &s, e);
+    int rc = oci_session_blob(p->session, l->desc, oci_layer_received(layer), on_blob, &s, e);
 
     return unpacker_end(s.unpacker, rc < 0 ? e : NULL, e) < 0 ? -1 : rc;
 }
 
+/* What was fetched is kept for the next try when it was not the layer's fault. */
+static void keep_rest(struct pull *p, struct pull_layer *l, const struct err *why)
+{
+    if (why->kind == ERR_REMOTE || why->kind == ERR_CANCELLED)
+        store_partial_keep(p->store, p->work.fd, l->dir_name);
+}
+
 static int unpack(struct pull *p, struct pull_layer *l, struct err *e)
 {
-    struct oci_layer_desc desc = {l->desc->digest, l->diff_id, l->desc->size};
     AUTO(oci_layer) struct oci_layer *layer = NULL;
 
-    if (make_dir(p, l, e) < 0 || oci_layer_new(l->dir, &desc, &layer, e) < 0)
+    if (new_layer(p, l, &layer, e) < 0)
         return -1;
-    if (stream(p, l, layer, e) < 0)
+    if (stream(p, l, layer, e) < 0) {
+        keep_rest(p, l, e);
         return -1;
+    }
+    if (l->checkpoint >= 0) {
+        AUTO_FREE char *path = mem_printf("%s/checkpoint", l->dir_name);
+
+        close_fd(&l->checkpoint);
+        if (unlinkat(p->work.fd, path, 0) < 0)
+            return err_sys(e, "remove a checkpoint");
+    }
     if (oci_layer_depends(layer)) {
         l->chained = true;
         l->unpacked = take_ptr(&layer);
@@ -578,6 +625,7 @@ static void pull_release(struct pull *p)
     for (size_t i = 0; i < p->n; i++) {
         oci_layer_free(p->layers[i].unpacked);
         close_fd(&p->layers[i].dir);
+        close_fd(&p->layers[i].checkpoint);
         free(p->layers[i].key);
         free(p->layers[i].chain_key);
     }

@@ -176,14 +176,14 @@ static bool may_go_on(const struct oci_session *s, const struct oci_get *g, cons
            idle < IDLE_ATTEMPTS && (c->taken > 0 || g->answered);
 }
 
-int oci_session_blob(struct oci_session *s, const struct oci_desc *d, oci_blob_sink *sink,
-                     void *arg, struct err *e)
+int oci_session_blob(struct oci_session *s, const struct oci_desc *d, uint64_t offset,
+                     oci_blob_sink *sink, void *arg, struct err *e)
 {
     if (s->local)
         return oci_local_blob(s->local, d, sink, arg, e);
     AUTO_FREE char *path = mem_printf("/blobs/%s", d->digest);
     struct backoff wait = BACKOFF_INIT(RETRY_FIRST_NS, RETRY_CAP_NS);
-    struct counted c = {.sink = sink, .arg = arg};
+    struct counted c = {.sink = sink, .arg = arg, .taken = offset};
     struct oci_get g = {.path = path,
                         .size = d->size,
                         .taken = &c.taken,

@@ -49,9 +49,9 @@ const struct str_list *oci_session_names(const struct oci_session *s);
 int oci_session_config(struct oci_session *s, const struct oci_desc *d, struct str *ret,
                        struct err *e) MUST_CHECK;
 /*
- * A blob's bytes to the sink, from *offset on and exactly once each, over as many connections as it takes;
- * the sink advances *offset (S19). The digest is the caller's to verify.
+ * A blob's bytes to the sink, from `offset` on and exactly once each, over as many connections as it takes
+ * (S19). The digest is the caller's to verify.
  */
 typedef int oci_blob_sink(void *arg, const void *data, size_t n, struct err *e);
-int oci_session_blob(struct oci_session *s, const struct oci_desc *d, oci_blob_sink *sink,
-                     void *arg, struct err *e) MUST_CHECK;
+int oci_session_blob(struct oci_session *s, const struct oci_desc *d, uint64_t offset,
+                     oci_blob_sink *sink, void *arg, struct err *e) MUST_CHECK;

@@ -330,9 +330,12 @@ static int adopt(struct oci_store *s, struct err *e)
         images.items[i] = (struct stored_image){0};
     }
     store_bury_layers(s, &whole, &grave, is_of_no_use, NULL);
+    for (size_t i = 0; i < garbage.n; i++)
+        store_partial_rescue(s, garbage.items[i]);
     sweep_locks(s->leases, &whole);
     sweep_locks(s->locks, &(struct stored_list){0});
     close_fd(&lock);
+    store_partial_sweep(s, STORE_PARTIAL_DAYS * 86400.0);
     for (size_t i = 0; i < garbage.n; i++) {
         struct err ignored = ERR_INIT;
 
@@ -357,7 +360,7 @@ int store_open(const char *dir, struct oci_store **ret, struct err *e)
 {
     AUTO(oci_store) struct oci_store *s = mem_new(struct oci_store);
 
-    s->dir = s->layers = s->images = s->tmp = s->leases = s->locks = -1;
+    s->dir = s->layers = s->images = s->tmp = s->leases = s->locks = s->partial = -1;
     if (path_mkdirs(dir, 0700, e) < 0)
         return -1;
     s->path = realpath(dir, NULL);
@@ -370,7 +373,7 @@ int store_open(const char *dir, struct oci_store **ret, struct err *e)
     s->boot_id = read_boot_id();
     if (open_dir(s, "layers", &s->layers, e) < 0 || open_dir(s, "images", &s->images, e) < 0 ||
         open_dir(s, "tmp", &s->tmp, e) < 0 || open_dir(s, "leases", &s->leases, e) < 0 ||
-        open_dir(s, "locks", &s->locks, e) < 0)
+        open_dir(s, "locks", &s->locks, e) < 0 || open_dir(s, "partial", &s->partial, e) < 0)
         return -1;
     if (mkdirat(s->dir, "empty", 0755) < 0 && errno != EEXIST)
         return err_sys(e, "make %s/empty", s->path);
@@ -394,6 +397,7 @@ void oci_store_close(struct oci_store *s)
 {
     if (!s)
         return;
+    close_fd(&s->partial);
     close_fd(&s->locks);
     close_fd(&s->leases);
     close_fd(&s->tmp);

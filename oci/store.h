@@ -6,6 +6,7 @@
  *   <dir>/layers/<key>/layer.json  its diff id, size, and the boot it was unpacked in
  *   <dir>/images/<id hex>.json     index entry: names, digests, layers, sizes, config; mtime: last use
  *   <dir>/tmp/<random>/            in-flight; owned by a live process (flock) or garbage
+ *   <dir>/partial/<diffid hex>/ a layer broken off in the middle, with a checkpoint to go on from
  *   <dir>/leases/<id hex>          flocked (shared) by every process that uses the image
  *   <dir>/locks/<diffid hex>       flocked by who is unpacking that layer
  *

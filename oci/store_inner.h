@@ -21,7 +21,7 @@ struct treesum;
 
 struct oci_store {
     char *path; /* absolute */
-    int dir, layers, images, tmp, leases, locks;
+    int dir, layers, images, tmp, leases, locks, partial;
     char *boot_id;
 };
 
@@ -64,6 +64,22 @@ int store_publish(struct oci_store *s, struct store_work *w, const char *name,
 bool store_is_synced(struct oci_store *s, const struct str_list *keys);
 int store_sync(struct oci_store *s, struct err *e) MUST_CHECK;
 uint64_t store_free_bytes(struct oci_store *s);
+
+/*
+ * store_partial.c: layers that were not finished, with a checkpoint to go on from, by diff id. Who holds the layer's
+ * lock takes one out of partial/ into its work directory, and puts it back if it is broken off, too. Those of a
+ * process that was killed are found when the store is opened next.
+ */
+/* True when there was one: it is `name` in the work directory now. */
+bool store_partial_take(struct oci_store *s, const struct store_work *w, const char *name,
+                        const char *diff_id);
+/* `name` in that work directory (or one left by a crash), if there is a checkpoint in it. */
+bool store_partial_keep(struct oci_store *s, int work, const char *name);
+/* All in a work directory that a crash left. */
+void store_partial_rescue(struct oci_store *s, const char *work);
+/* Remove those that are of no use any more, or older than that. */
+#define STORE_PARTIAL_DAYS 7
+void store_partial_sweep(struct oci_store *s, double max_age_s);
 
 /* One file of images/. */
 struct stored_ref {

@@ -311,6 +311,9 @@ int oci_store_prune(struct oci_store *s, uint64_t max_bytes, uint64_t *ret_freed
         return -1;
     int rc = prune_locked(s, max_bytes, &grave, ret_freed, e);
 
+    if (!max_bytes)
+        store_partial_sweep(s, 0);
+
     store_end(s, &grave);
     return rc;
 }

@@ -33,6 +33,8 @@ struct tar {
     unsigned char block[BLOCK];
     size_t have; /* of block */
     bool zero_seen;
+    uint64_t fed;
+    bool amid; /* an entry has begun, perhaps by a header that belongs to it */
 
     char kind;       /* x, L, K while IN_EXTENSION */
     struct str body; /* of an extension, or of a PAX map */
@@ -70,6 +72,11 @@ struct tar *tar_new(const struct tar_ops *ops, void *arg)
     t->arg = arg;
     t->body = STR_INIT(BOUND_PAX_HEADER);
     return t;
+}
+
+void tar_begin_at(struct tar *t, uint64_t offset)
+{
+    t->fed = offset;
 }
 
 void tar_free(struct tar *t)
@@ -321,6 +328,7 @@ static int begin_extension(struct tar *t, char kind, uint64_t size, struct err *
         return err_set(e, ERR_LIMIT, "extended tar header above %llu bytes", BOUND_PAX_HEADER);
     str_clear(&t->body);
     t->kind = kind;
+    t->amid = t->amid || kind != 'g';
     t->left = size;
     t->padding = (unsigned)(-size & (BLOCK - 1));
     t->state = kind == 'g' ? IN_SKIPPED : IN_EXTENSION;
@@ -353,6 +361,7 @@ static int on_entry_header(struct tar *t, const unsigned char *b, uint64_t size,
     char flag = (char)b[AT_TYPE];
     bool sparse_pax = x->sparse;
 
+    t->amid = true;
     read_names(t, b);
     t->entry = (struct tar_entry){0};
     t->entry.path = first_of(x->sparse_name, x->path, x->long_path, t->name);
@@ -457,6 +466,7 @@ static int end_data(struct tar *t, struct err *e)
     }
     tar_ext_reset(&t->ext);
     t->state = IN_PADDING;
+    t->amid = false;
     return 0;
 }
 
@@ -530,6 +540,10 @@ int tar_feed(struct tar *t, const void *data, size_t n, struct err *e)
             return -1;
         p += used;
         n -= (size_t)used;
+        t->fed += (uint64_t)used;
+        if (t->ops->between && t->state == IN_HEADER && !t->have && !t->amid && !t->zero_seen &&
+            t->ops->between(t->arg, t->fed, e) < 0)
+            return -1;
     }
     return 0;
 }

@@ -49,9 +49,13 @@ struct tar_ops {
     int (*data)(void *arg, const void *data, size_t n, struct err *e);
     int (*hole)(void *arg, uint64_t n, struct err *e);
     int (*end)(void *arg, struct err *e);
+    /* Between two entries: so many bytes are done with, and a parser begun there would go on. May be NULL. */
+    int (*between)(void *arg, uint64_t offset, struct err *e);
 };
 
 struct tar *tar_new(const struct tar_ops *ops, void *arg);
+/* Before the first byte: that is at `offset`, between two entries. */
+void tar_begin_at(struct tar *t, uint64_t offset);
 /* Errors: ERR_USER for what is not a tar, ERR_LIMIT for a bound; or what an op put into e. */
 int tar_feed(struct tar *t, const void *data, size_t n, struct err *e) MUST_CHECK;
 /* The stream has ended: an error inside an entry. A missing end mark is forgiven, as by Go's reader. */

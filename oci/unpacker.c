@@ -44,7 +44,7 @@ static void *run(void *arg)
 {
     struct stage *s = arg;
 
-    confine_thread(oci_layer_dir(s->u->layer));
+    confine_thread(oci_layer_dir(s->u->layer), oci_layer_checkpoint_fd(s->u->layer));
     int rc = take_all(s, &s->failure);
 
     if (rc < 0)

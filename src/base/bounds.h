@@ -51,6 +51,8 @@
 #define BOUND_TAR_SPARSE        65536            /* pieces of one sparse file: 1 MiB of memory */
 #define BOUND_TAR_DIRS          2000000 /* directories of one layer: each is remembered till its end */
 #define BOUND_TAR_XATTRS        256     /* records of one entry */
+#define BOUND_CHECKPOINT        (16 * BOUND_MIB) /* compressed bytes that a restart costs at most */
+#define BOUND_CHECKPOINT_FILE   (64 * BOUND_MIB) /* some 700 000 directories: above, none is made */
 #define BOUND_TAR_LINKS         10000 /* files of lower layers that hard links of one layer name */
 
 /* What a run may make us hold. */

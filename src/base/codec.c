@@ -12,10 +12,13 @@
 #include "base/bounds.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/pack.h"
+#include "base/str.h"
 
 enum { OUTPUT_BUFFER = 256 * 1024 };
 
 struct codec {
+    enum codec_kind kind;
     int (*feed)(struct codec *c, const uint8_t *data, size_t n, struct err *e);
     int (*finish)(struct codec *c, struct err *e);
     codec_sink *sink;
@@ -187,6 +190,7 @@ struct codec *codec_decoder(enum codec_kind kind, uint64_t max_output, codec_sin
 {
     struct codec *c = codec_new(max_output, sink, arg);
 
+    c->kind = kind;
     switch (kind) {
     case CODEC_GZIP:
         c->feed = gzip_feed;
@@ -254,6 +258,37 @@ uint64_t codec_bytes_in(const struct codec *c)
 uint64_t codec_bytes_out(const struct codec *c)
 {
     return c->out;
+}
+
+enum codec_kind codec_kind(const struct codec *c)
+{
+    return c->kind;
+}
+
+bool codec_save(const struct codec *c, struct str *out)
+{
+    if (c->kind == CODEC_ZSTD && !c->between)
+        return false;
+    return pack_u64(out, c->in) && pack_u64(out, c->out) && pack_u64(out, c->header_bytes) &&
+           pack_u64(out, c->between) &&
+           pack_bytes(out, c->inflate, c->inflate ? sizeof(*c->inflate) : 0);
+}
+
+bool codec_restore(struct codec *c, struct unpack *in)
+{
+    uint64_t between;
+
+    if (!unpack_u64(in, &c->in) || !unpack_u64(in, &c->out) || !unpack_u64(in, &c->header_bytes) ||
+        !unpack_u64(in, &between) ||
+        !unpack_bytes(in, c->inflate, c->inflate ? sizeof(*c->inflate) : 0))
+        return false;
+    c->between = between;
+    if (c->inflate) {
+        /* ISA-L keeps all history inside; only these two point out. */
+        c->inflate->next_in = c->inflate->next_out = NULL;
+        c->inflate->avail_in = c->inflate->avail_out = 0;
+    }
+    return true;
 }
 
 void codec_free(struct codec *c)

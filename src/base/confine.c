@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -24,13 +25,19 @@
 
 /* ---- descriptors, root ---- */
 
-static unsigned own_files(int dirfd)
+/* Close what is from..to, if that is anything. */
+static bool close_from_to(int from, unsigned to)
 {
-    if (unshare(CLONE_FILES) < 0)
-        return 0;
-    if (dirfd > 3 && syscall(SYS_close_range, 3, dirfd - 1, 0) < 0)
-        return 0;
-    return syscall(SYS_close_range, dirfd > 2 ? dirfd + 1 : 3, ~0U, 0) < 0 ? 0 : CONFINE_FILES;
+    return (unsigned)from > to || syscall(SYS_close_range, from, to, 0) == 0;
+}
+
+static unsigned own_files(int dirfd, int other)
+{
+    int low = dirfd < other || other < 0 ? dirfd : other, high = dirfd > other ? dirfd : other;
+    bool done = unshare(CLONE_FILES) == 0 && close_from_to(3, (unsigned)low - 1) &&
+                close_from_to(low + 1, (unsigned)high - 1) && close_from_to(high + 1, ~0U);
+
+    return done ? CONFINE_FILES : 0;
 }
 
 static unsigned own_root(int dirfd)
@@ -97,6 +104,7 @@ static const uint16_t allowed[] = {
     SYS_write,
     SYS_writev,
     SYS_pread64,
+    SYS_pwrite64,
     SYS_lseek,
     SYS_close,
     SYS_fstat,
@@ -195,9 +203,9 @@ static unsigned filter_calls(void)
 
 /* ---- doors ---- */
 
-unsigned confine_thread(int dirfd)
+unsigned confine_thread(int dirfd, int other)
 {
-    unsigned walls = own_files(dirfd);
+    unsigned walls = own_files(dirfd, other);
 
     walls |= own_root(dirfd);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
@@ -215,7 +223,7 @@ static void *try_it(void *arg)
 {
     struct trial *t = arg;
 
-    t->walls = confine_thread(t->dirfd);
+    t->walls = confine_thread(t->dirfd, -1);
     return NULL;
 }
 

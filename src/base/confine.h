@@ -19,7 +19,8 @@ enum {
 };
 #define CONFINE_USUAL (CONFINE_FILES | CONFINE_ROOT | CONFINE_CAPS | CONFINE_CALLS)
 
-/* Returns the walls that stand. What cannot be had (no root, an old kernel) is left out: `doctor` tells. */
-unsigned confine_thread(int dirfd);
+/* other: one more descriptor that it may use, or -1.
+ * Returns the walls that stand. What cannot be had (no root, an old kernel) is left out: `doctor` tells. */
+unsigned confine_thread(int dirfd, int other);
 /* Try it on a thread of its own with directory `dirfd`: the walls that a confined thread gets here. */
 unsigned confine_try(int dirfd);

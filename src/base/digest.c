@@ -1,25 +1,68 @@
+/*
+ * OpenSSL's low-level interface, because its EVP has no way to put a state aside in the middle of a stream, which a
+ * pull needs to go on after a restart. Both run the same assembly, with the CPU's SHA extensions.
+ */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "base/digest.h"
 
-#include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/pack.h"
 #include "base/str.h"
+
+union state {
+    SHA256_CTX sha256;
+    SHA512_CTX sha512;
+};
+
+static void init256(union state *s)
+{
+    BUG_ON(SHA256_Init(&s->sha256) != 1);
+}
+
+static void update256(union state *s, const void *data, size_t n)
+{
+    BUG_ON(SHA256_Update(&s->sha256, data, n) != 1);
+}
+
+static void final256(union state *s, unsigned char *sum)
+{
+    BUG_ON(SHA256_Final(sum, &s->sha256) != 1);
+}
+
+static void init512(union state *s)
+{
+    BUG_ON(SHA512_Init(&s->sha512) != 1);
+}
+
+static void update512(union state *s, const void *data, size_t n)
+{
+    BUG_ON(SHA512_Update(&s->sha512, data, n) != 1);
+}
+
+static void final512(union state *s, unsigned char *sum)
+{
+    BUG_ON(SHA512_Final(sum, &s->sha512) != 1);
+}
 
 static const struct algorithm {
     const char *prefix;
-    size_t hex;
-    const EVP_MD *(*md)(void);
+    size_t hex, state;
+    void (*init)(union state *s);
+    void (*update)(union state *s, const void *data, size_t n);
+    void (*final)(union state *s, unsigned char *sum);
 } algorithms[] = {
-    {"sha256:", 64, EVP_sha256},
-    {"sha512:", 128, EVP_sha512},
+    {"sha256:", 64, sizeof(SHA256_CTX), init256, update256, final256},
+    {"sha512:", 128, sizeof(SHA512_CTX), init512, update512, final512},
 };
 
 struct digest {
     const struct algorithm *algorithm;
-    EVP_MD_CTX *ctx;
+    union state state;
 };
 
 static const struct algorithm *find(const char *text)
@@ -57,36 +100,28 @@ struct digest *digest_new(const char *algorithm)
 
     d->algorithm = find(algorithm);
     BUG_ON(!d->algorithm);
-    d->ctx = EVP_MD_CTX_new();
-    BUG_ON(!d->ctx || EVP_DigestInit_ex(d->ctx, d->algorithm->md(), NULL) != 1);
+    d->algorithm->init(&d->state);
     return d;
 }
 
 void digest_free(struct digest *d)
 {
-    if (!d)
-        return;
-    EVP_MD_CTX_free(d->ctx);
     free(d);
 }
 
 void digest_update(struct digest *d, const void *data, size_t n)
 {
-    BUG_ON(EVP_DigestUpdate(d->ctx, data, n) != 1);
+    d->algorithm->update(&d->state, data, n);
 }
 
 void digest_text(const struct digest *d, char ret[DIGEST_TEXT_MAX])
 {
-    unsigned char sum[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
-    EVP_MD_CTX *copy = EVP_MD_CTX_new();
-
-    BUG_ON(!copy || EVP_MD_CTX_copy_ex(copy, d->ctx) != 1 ||
-           EVP_DigestFinal_ex(copy, sum, &n) != 1);
-    EVP_MD_CTX_free(copy);
+    unsigned char sum[SHA512_DIGEST_LENGTH];
+    union state copy = d->state;
     char *p = stpcpy(ret, d->algorithm->prefix);
 
-    for (unsigned i = 0; i < n; i++) {
+    d->algorithm->final(&copy, sum);
+    for (size_t i = 0; i < d->algorithm->hex / 2; i++) {
         *p++ = "0123456789abcdef"[sum[i] >> 4];
         *p++ = "0123456789abcdef"[sum[i] & 15];
     }
@@ -99,4 +134,14 @@ void digest_of(const void *data, size_t n, char ret[DIGEST_TEXT_MAX])
 
     digest_update(d, data, n);
     digest_text(d, ret);
+}
+
+bool digest_save(const struct digest *d, struct str *out)
+{
+    return pack_bytes(out, &d->state, d->algorithm->state);
+}
+
+bool digest_restore(struct digest *d, struct unpack *in)
+{
+    return unpack_bytes(in, &d->state, d->algorithm->state);
 }

@@ -26,3 +26,9 @@ void digest_update(struct digest *d, const void *data, size_t n);
 void digest_text(const struct digest *d, char ret[DIGEST_TEXT_MAX]);
 /* One shot, sha256. */
 void digest_of(const void *data, size_t n, char ret[DIGEST_TEXT_MAX]);
+/* The state in the middle of a stream, for a digest of the same algorithm in a later process of this very program.
+ * False when the buffer is full; when it is no such state. */
+struct str;
+struct unpack;
+bool digest_save(const struct digest *d, struct str *out);
+bool digest_restore(struct digest *d, struct unpack *in);

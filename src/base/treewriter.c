@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/pack.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "base/tree.h"
@@ -167,6 +168,12 @@ static int remember_dir(struct treewriter *w, const char *path, const struct tre
     return 0;
 }
 
+static int spoil(struct treewriter *w, struct err *e)
+{
+    w->replaced = true;
+    return w->o.spoil ? w->o.spoil(w->o.spoil_arg, e) : 0;
+}
+
 /* Make `name` in parent a directory: 0 made, 1 was one already, -1 with errno. */
 static int make_dir(struct treewriter *w, int parent, const char *name, mode_t mode, struct err *e)
 {
@@ -184,10 +191,11 @@ static int make_dir(struct treewriter *w, int parent, const char *name, mode_t m
     if (S_ISDIR(st.st_mode))
         return 1;
     opaque = is_whiteout(w, &st);
+    if (spoil(w, e) < 0)
+        return -1;
     if (unlinkat(parent, name, 0) < 0 || mkdirat(parent, name, mode) < 0 ||
         (opaque && make_opaque(parent, name) < 0))
         return fail(e, name, "replace by a directory");
-    w->replaced = true;
     treewriter_changed(w); /* last: it may close parent */
     return 0;
 }
@@ -220,7 +228,8 @@ static int make_parents(struct treewriter *w, const char *path, struct err *e)
 
             if (fstatat(above, p, &link, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(link.st_mode))
                 return refuse(e, path, "leads through a link to nowhere");
-            if (make_dir(w, above, p, 0755, e) < 0 || remember_dir(w, copy, &implied, true, e) < 0)
+            if ((w->o.spoil && w->o.spoil(w->o.spoil_arg, e) < 0) ||
+                make_dir(w, above, p, 0755, e) < 0 || remember_dir(w, copy, &implied, true, e) < 0)
                 return -1;
             next = resolve(w, copy, O_PATH | O_DIRECTORY);
             if (next < 0)
@@ -284,7 +293,8 @@ static int clear_way(struct treewriter *w, int parent, const char *path, struct 
 {
     const char *name;
 
-    w->replaced = true;
+    if (spoil(w, e) < 0)
+        return -1;
     if (unlinkat(parent, name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, 0) == 0)
         return parent;
     if (errno != EISDIR && errno != EPERM)
@@ -531,6 +541,39 @@ void treewriter_count_node(struct treewriter *w, const char *name, mode_t mode, 
     treesum_node(&w->sum, mode, rdev);
 }
 
+bool treewriter_save(const struct treewriter *w, struct str *out)
+{
+    bool ok = pack_u64(out, w->bytes) && pack_u64(out, w->entries) && pack_u64(out, w->n_dirs);
+
+    for (size_t i = 0; ok && i < w->n_dirs; i++) {
+        const struct pending_dir *d = &w->dirs[i];
+
+        ok = pack_text(out, d->path) && pack_bytes(out, &d->meta, sizeof(d->meta)) &&
+             pack_u64(out, d->implied);
+    }
+    return ok;
+}
+
+bool treewriter_restore(struct treewriter *w, struct unpack *in)
+{
+    struct err full = ERR_INIT;
+    uint64_t n, implied;
+
+    if (!unpack_u64(in, &w->bytes) || !unpack_u64(in, &w->entries) || !unpack_u64(in, &n))
+        return false;
+    /* Who comes after may find entries that it has not counted. */
+    w->replaced = true;
+    while (n--) {
+        AUTO_FREE char *path = NULL;
+        struct tree_meta m;
+
+        if (!unpack_text(in, &path) || !unpack_bytes(in, &m, sizeof(m)) ||
+            !unpack_u64(in, &implied) || remember_dir(w, path, &m, implied, &full) < 0)
+            return false;
+    }
+    return true;
+}
+
 int treewriter_root(const struct treewriter *w)
 {
     return w->root;
@@ -593,7 +636,8 @@ int treewriter_remove(struct treewriter *w, const char *path, struct err *e)
         return -1;
     if (!*name)
         return refuse(e, path, "the root cannot be removed");
-    w->replaced = true;
+    if (spoil(w, e) < 0)
+        return -1;
     if (tree_remove_at(parent, name, e) < 0)
         return -1;
     treewriter_changed(w);

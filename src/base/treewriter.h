@@ -36,6 +36,10 @@ struct treewriter_opts {
     bool overlay;     /* 0:0 character devices in the tree are whiteouts: a directory that takes the
                             place of one becomes opaque, and they are no target of hard links (S25) */
     uint64_t max_bytes, max_entries;
+    /* Before anything that writing the same entries once more, after a crash, would not repair: something that is
+     * there is replaced or removed, or a parent is made that has no entry. May be NULL. */
+    int (*spoil)(void *arg, struct err *e);
+    void *spoil_arg;
 };
 
 int treewriter_new(int rootfd, const struct treewriter_opts *o, struct treewriter **ret,
@@ -81,6 +85,15 @@ int treewriter_implied(struct treewriter *w, int (*fn)(void *arg, const char *pa
 bool treewriter_sum(const struct treewriter *w, struct treesum *ret);
 /* The caller made a node of that name itself, by treewriter_parent. */
 void treewriter_count_node(struct treewriter *w, const char *name, mode_t mode, dev_t rdev);
+/*
+ * Between two entries: what is remembered of those before, for a writer of a later process with the same options on
+ * the same tree. It may find there what its predecessor made of the entries that come next (see spoil). False when
+ * the buffer is full, or is no such state.
+ */
+struct str;
+struct unpack;
+bool treewriter_save(const struct treewriter *w, struct str *out);
+bool treewriter_restore(struct treewriter *w, struct unpack *in);
 /* The root's descriptor; borrowed. */
 int treewriter_root(const struct treewriter *w);
 /* Close all but the root's descriptor: before a thread with a descriptor table of its own hands it on. A file being

@@ -71,7 +71,7 @@ class CrashPoints(unittest.TestCase):
         done = self.pull(store, log=log)
         self.assertEqual(done.returncode, 0, done.stderr)
         with open(log) as source:
-            return source.read().split()
+            return source.read().rstrip('\0').split()
 
     def tree(self, store):
         with tools.Merged(tools.lowerdirs(store, '/crash:v1')) as merged:

@@ -56,7 +56,7 @@ static int tear_down(void **state UNUSED)
 static void *confined(void *arg)
 {
     void (*fn)(void) = *(void (**)(void))arg;
-    unsigned walls = confine_thread(dir);
+    unsigned walls = confine_thread(dir, -1);
 
     if ((walls & CONFINE_USUAL) == CONFINE_USUAL)
         fn();
