@@ -168,7 +168,7 @@ static int walk_members(struct oci_box *b, struct tar *tar, struct walk *w, uint
 
 static int walk(struct oci_box *b, struct err *e)
 {
-    static const struct tar_ops ops = {on_entry, on_data, on_hole, on_end};
+    static const struct tar_ops ops = {on_entry, on_data, on_hole, on_end, NULL};
     struct walk w = {.box = b};
     AUTO(tar) struct tar *tar = tar_new(&ops, &w);
     struct stat st;
