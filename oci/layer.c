@@ -65,7 +65,7 @@ void oci_layer_free(struct oci_layer *l)
         free(l->stand_ins[i].path);
     }
     free(l->stand_ins);
-    checkpoint_free(l->checkpoint);
+    oci_layer_checkpoint_free(l->checkpoint);
     treewriter_free(l->writer);
     tar_free(l->tar);
     codec_free(l->codec);
@@ -140,7 +140,7 @@ static int add_stand_in(struct oci_layer *l, const char *path, const char *targe
     int dir = treewriter_parent(l->writer, target, &name, e);
 
     /* The next one would take it for a file of this layer. */
-    if (dir < 0 || checkpoint_spoil(l, e) < 0)
+    if (dir < 0 || oci_layer_checkpoint_spoil(l, e) < 0)
         return -1;
     bool at_target =
         fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0; /* else a whiteout, which stays */
@@ -271,12 +271,12 @@ static int on_end(void *arg, struct err *e)
 
 static int on_between(void *arg, uint64_t offset, struct err *e)
 {
-    return checkpoint_between(arg, offset, e);
+    return oci_layer_checkpoint_between(arg, offset, e);
 }
 
 static int on_spoil(void *arg, struct err *e)
 {
-    return checkpoint_spoil(arg, e);
+    return oci_layer_checkpoint_spoil(arg, e);
 }
 
 /* ---- stream ---- */
@@ -365,7 +365,7 @@ int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *
     }
     if (codec_feed(l->codec, p, n, e) < 0)
         return -1;
-    checkpoint_decoded(l);
+    oci_layer_checkpoint_decoded(l);
     return 0;
 }
 
@@ -402,7 +402,8 @@ int oci_layer_finish(struct oci_layer *l, struct err *e)
 {
     if (!l->decoded && oci_layer_decoded(l, e) < 0)
         return -1;
-    checkpoint_free(take_ptr(&l->checkpoint)); /* its file is the caller's, who may close it now */
+    oci_layer_checkpoint_free(
+        take_ptr(&l->checkpoint)); /* its file is the caller's, who may close it now */
     if (tar_finish(l->tar, e) < 0 || treewriter_finish(l->writer, e) < 0)
         return -1;
     l->depends = l->n_stand_ins > 0;

@@ -45,7 +45,7 @@ struct checkpoint {
     uint64_t offset; /* U */
 };
 
-void checkpoint_free(struct checkpoint *c)
+void oci_layer_checkpoint_free(struct checkpoint *c)
 {
     if (!c)
         return;
@@ -64,7 +64,7 @@ static bool pack_decoder(const struct oci_layer *l, struct str *out)
            digest_save(l->blob, out) && digest_save(l->diff, out) && codec_save(l->codec, out);
 }
 
-void checkpoint_decoded(struct oci_layer *l)
+void oci_layer_checkpoint_decoded(struct oci_layer *l)
 {
     struct checkpoint *c = l->checkpoint;
 
@@ -136,7 +136,7 @@ static bool pack_name(const struct oci_layer *l, const char *boot_id, struct str
            pack_text(out, l->desc.digest) && pack_u64(out, l->desc.size);
 }
 
-int checkpoint_between(struct oci_layer *l, uint64_t offset, struct err *e)
+int oci_layer_checkpoint_between(struct oci_layer *l, uint64_t offset, struct err *e)
 {
     struct checkpoint *c = l->checkpoint;
     AUTO(str) struct str body = STR_INIT(BOUND_CHECKPOINT_FILE);
@@ -160,7 +160,7 @@ int checkpoint_between(struct oci_layer *l, uint64_t offset, struct err *e)
     return rc;
 }
 
-int checkpoint_spoil(struct oci_layer *l, struct err *e)
+int oci_layer_checkpoint_spoil(struct oci_layer *l, struct err *e)
 {
     struct checkpoint *c = l->checkpoint;
 
@@ -194,7 +194,7 @@ static bool next_is(struct unpack *u, const char *wanted)
 {
     AUTO_FREE char *text = NULL;
 
-    return unpack_text(u, &text) && str_eq(text, wanted);
+    return pack_read_text(u, &text) && str_eq(text, wanted);
 }
 
 static bool is_of(const struct oci_layer *l, const char *boot_id, struct unpack *u)
@@ -202,16 +202,16 @@ static bool is_of(const struct oci_layer *l, const char *boot_id, struct unpack 
     uint64_t size;
 
     return next_is(u, version) && next_is(u, boot_id) && next_is(u, l->desc.diff_id) &&
-           next_is(u, l->desc.digest) && unpack_u64(u, &size) && size == l->desc.size;
+           next_is(u, l->desc.digest) && pack_read_u64(u, &size) && size == l->desc.size;
 }
 
 static bool unpack_decoder(struct oci_layer *l, struct unpack *u)
 {
     uint64_t kind;
 
-    if (!unpack_u64(u, &l->received) || !unpack_u64(u, &l->plain) ||
-        !unpack_bytes(u, l->head, sizeof(l->head)) || !unpack_u64(u, &kind) || kind > CODEC_ZSTD ||
-        !digest_restore(l->blob, u) || !digest_restore(l->diff, u))
+    if (!pack_read_u64(u, &l->received) || !pack_read_u64(u, &l->plain) ||
+        !pack_read_bytes(u, l->head, sizeof(l->head)) || !pack_read_u64(u, &kind) ||
+        kind > CODEC_ZSTD || !digest_restore(l->blob, u) || !digest_restore(l->diff, u))
         return false;
     l->head_n = sizeof(l->head);
     l->codec = oci_layer_codec(l, (int)kind);
@@ -222,14 +222,14 @@ static bool unpack_writer(struct oci_layer *l, struct unpack *u)
 {
     uint64_t n, at_target, ino;
 
-    if (!unpack_u64(u, &l->skip_to) || !unpack_u64(u, &n) || n > BOUND_TAR_LINKS)
+    if (!pack_read_u64(u, &l->skip_to) || !pack_read_u64(u, &n) || n > BOUND_TAR_LINKS)
         return false;
     l->stand_ins = mem_array(n, sizeof(*l->stand_ins));
     for (; n; n--) {
         struct stand_in *s = &l->stand_ins[l->n_stand_ins++];
 
-        if (!unpack_text(u, &s->target) || !unpack_text(u, &s->path) ||
-            !unpack_u64(u, &at_target) || !unpack_u64(u, &ino))
+        if (!pack_read_text(u, &s->target) || !pack_read_text(u, &s->path) ||
+            !pack_read_u64(u, &at_target) || !pack_read_u64(u, &ino))
             return false;
         s->at_target = at_target;
         s->ino = (ino_t)ino;
@@ -275,7 +275,7 @@ bool oci_layer_has_checkpoint(int fd, const char *boot_id, char ret_diff_id[DIGE
         return false;
     struct unpack u = {str_text(&body), body.len};
 
-    if (!next_is(&u, version) || !next_is(&u, boot_id) || !unpack_text(&u, &diff_id) ||
+    if (!next_is(&u, version) || !next_is(&u, boot_id) || !pack_read_text(&u, &diff_id) ||
         !digest_is_valid(diff_id))
         return false;
     memcpy(ret_diff_id, diff_id, strlen(diff_id) + 1);

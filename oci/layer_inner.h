@@ -55,9 +55,9 @@ struct codec *oci_layer_codec(struct oci_layer *l, int kind);
 /* layer_checkpoint.c; all do nothing when none are made. */
 
 /* All bytes fed so far are decoded and handed on: is it time to take the decoder's state? Thread: who feeds. */
-void checkpoint_decoded(struct oci_layer *l);
+void oci_layer_checkpoint_decoded(struct oci_layer *l);
 /* The tar is between two entries. Thread: who writes. */
-int checkpoint_between(struct oci_layer *l, uint64_t offset, struct err *e);
+int oci_layer_checkpoint_between(struct oci_layer *l, uint64_t offset, struct err *e);
 /* Before something that could not be done twice. Thread: who writes. */
-int checkpoint_spoil(struct oci_layer *l, struct err *e);
-void checkpoint_free(struct checkpoint *c);
+int oci_layer_checkpoint_spoil(struct oci_layer *l, struct err *e);
+void oci_layer_checkpoint_free(struct checkpoint *c);

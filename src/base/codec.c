@@ -278,9 +278,9 @@ bool codec_restore(struct codec *c, struct unpack *in)
 {
     uint64_t between;
 
-    if (!unpack_u64(in, &c->in) || !unpack_u64(in, &c->out) || !unpack_u64(in, &c->header_bytes) ||
-        !unpack_u64(in, &between) ||
-        !unpack_bytes(in, c->inflate, c->inflate ? sizeof(*c->inflate) : 0))
+    if (!pack_read_u64(in, &c->in) || !pack_read_u64(in, &c->out) ||
+        !pack_read_u64(in, &c->header_bytes) || !pack_read_u64(in, &between) ||
+        !pack_read_bytes(in, c->inflate, c->inflate ? sizeof(*c->inflate) : 0))
         return false;
     c->between = between;
     if (c->inflate) {

@@ -143,5 +143,5 @@ bool digest_save(const struct digest *d, struct str *out)
 
 bool digest_restore(struct digest *d, struct unpack *in)
 {
-    return unpack_bytes(in, &d->state, d->algorithm->state);
+    return pack_read_bytes(in, &d->state, d->algorithm->state);
 }

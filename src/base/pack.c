@@ -20,7 +20,7 @@ bool pack_text(struct str *out, const char *text)
     return pack_bytes(out, text, strlen(text));
 }
 
-bool unpack_u64(struct unpack *u, uint64_t *ret)
+bool pack_read_u64(struct unpack *u, uint64_t *ret)
 {
     if (u->n < sizeof(*ret))
         return false;
@@ -30,11 +30,11 @@ bool unpack_u64(struct unpack *u, uint64_t *ret)
     return true;
 }
 
-bool unpack_view(struct unpack *u, const void **ret, size_t *ret_n)
+bool pack_read_view(struct unpack *u, const void **ret, size_t *ret_n)
 {
     uint64_t n;
 
-    if (!unpack_u64(u, &n) || n > u->n)
+    if (!pack_read_u64(u, &n) || n > u->n)
         return false;
     *ret = u->p;
     *ret_n = (size_t)n;
@@ -43,23 +43,23 @@ bool unpack_view(struct unpack *u, const void **ret, size_t *ret_n)
     return true;
 }
 
-bool unpack_bytes(struct unpack *u, void *ret, size_t n)
+bool pack_read_bytes(struct unpack *u, void *ret, size_t n)
 {
     const void *data;
     size_t got;
 
-    if (!unpack_view(u, &data, &got) || got != n)
+    if (!pack_read_view(u, &data, &got) || got != n)
         return false;
     memcpy(ret, data, n);
     return true;
 }
 
-bool unpack_text(struct unpack *u, char **ret)
+bool pack_read_text(struct unpack *u, char **ret)
 {
     const void *data;
     size_t n;
 
-    if (!unpack_view(u, &data, &n) || memchr(data, '\0', n))
+    if (!pack_read_view(u, &data, &n) || memchr(data, '\0', n))
         return false;
     *ret = mem_strndup(data, n);
     return true;

@@ -21,9 +21,9 @@ struct unpack {
     size_t n; /* left */
 };
 /* False when there is not that much; u is then of no more use. */
-bool unpack_u64(struct unpack *u, uint64_t *ret);
+bool pack_read_u64(struct unpack *u, uint64_t *ret);
 /* Exactly n bytes were packed. */
-bool unpack_bytes(struct unpack *u, void *ret, size_t n);
+bool pack_read_bytes(struct unpack *u, void *ret, size_t n);
 /* What is packed next: borrowed from u's buffer. */
-bool unpack_view(struct unpack *u, const void **ret, size_t *ret_n);
-bool unpack_text(struct unpack *u, char **ret); /* a new string */
+bool pack_read_view(struct unpack *u, const void **ret, size_t *ret_n);
+bool pack_read_text(struct unpack *u, char **ret); /* a new string */

@@ -559,7 +559,7 @@ bool treewriter_restore(struct treewriter *w, struct unpack *in)
     struct err full = ERR_INIT;
     uint64_t n, implied;
 
-    if (!unpack_u64(in, &w->bytes) || !unpack_u64(in, &w->entries) || !unpack_u64(in, &n))
+    if (!pack_read_u64(in, &w->bytes) || !pack_read_u64(in, &w->entries) || !pack_read_u64(in, &n))
         return false;
     /* Who comes after may find entries that it has not counted. */
     w->replaced = true;
@@ -567,8 +567,8 @@ bool treewriter_restore(struct treewriter *w, struct unpack *in)
         AUTO_FREE char *path = NULL;
         struct tree_meta m;
 
-        if (!unpack_text(in, &path) || !unpack_bytes(in, &m, sizeof(m)) ||
-            !unpack_u64(in, &implied) || remember_dir(w, path, &m, implied, &full) < 0)
+        if (!pack_read_text(in, &path) || !pack_read_bytes(in, &m, sizeof(m)) ||
+            !pack_read_u64(in, &implied) || remember_dir(w, path, &m, implied, &full) < 0)
             return false;
     }
     return true;
