@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <linux/capability.h>
 
 #include "base/bounds.h"
 #include "base/clock.h"
@@ -48,6 +49,7 @@ enum { LOG_BUDGET = 64 << 10 }; /* bytes a turn: what a pipe holds */
 struct shim {
     const char *id;
     int dir, lock, listener;
+    int netns; /* of the container: opened while we still may, handed to daemons that come later */
     int peers[PEERS_MAX];
     struct ctr *ctr;
     struct shim_log log;
@@ -145,14 +147,33 @@ static int create(struct shim *s, int config_fd, struct err *e)
 }
 
 /*
+ * Signals to processes with other ids than ours are all that a capability is needed for from now on: the group, the
+ * record and the socket are root's own files. What we cannot have back cannot be taken from us by a bug (S48).
+ */
+static void drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct sets[2] = {
+        {.effective = 1U << CAP_KILL, .permitted = 1U << CAP_KILL}};
+
+    for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    BUG_ON(syscall(SYS_capset, &header, sets) < 0);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/*
  * After the container exists: it has inherited what it may inherit of us, and from now on we are out of its reach. Not
  * before: a process made from a non-dumpable one owns none of its files in /proc, and would be as safe from the OOM
  * killer as we are.
  */
-static void withdraw(void)
+static void withdraw(struct shim *s)
 {
     struct err ignored = ERR_INIT;
     sigset_t all;
+
+    s->netns = ctr_netns(s->ctr, &ignored);
 
     /* systemd's stop of a service, a terminal's hang-up: none of them ends a run. SIGKILL does, and is handled. */
     sigfillset(&all);
@@ -160,6 +181,7 @@ static void withdraw(void)
     prctl(PR_SET_DUMPABLE, 0);
     if (fd_write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "-999", &ignored) < 0)
         err_clear(&ignored);
+    drop_capabilities();
     malloc_trim(0);
 }
 
@@ -194,14 +216,12 @@ static void say_state(struct shim *s, size_t i)
 {
     struct shim_msg m =
         shim_msg_make(SHIM_STATE, ctr_pid(s->ctr), s->record.started, ctr_note(s->ctr));
-    struct err ignored = ERR_INIT;
-    AUTO_CLOSE int netns = ctr_netns(s->ctr, &ignored);
     int fds[2];
     size_t n = 0;
 
-    if (netns >= 0) {
+    if (s->netns >= 0) {
         m.flags |= SHIM_HAS_NETNS;
-        fds[n++] = netns;
+        fds[n++] = s->netns;
     }
     if (ctr_cgroup_dir(s->ctr) >= 0) {
         m.flags |= SHIM_HAS_CGROUP;
@@ -411,7 +431,7 @@ static int run(struct shim *s, int config_fd, struct err *e)
     if (create(s, config_fd, e) < 0)
         return -1;
     s->created_ns = clock_now_ns();
-    withdraw();
+    withdraw(s);
     say_state(s, 0);
     while (!s->ended)
         turn(s);
@@ -424,6 +444,7 @@ int ctr_shim_loop(const char *id, int config_fd, int dir_fd, int control_fd)
                      .dir = dir_fd,
                      .lock = -1,
                      .listener = -1,
+                     .netns = -1,
                      .log = {.pipe = -1, .file = -1},
                      .record = {.status = -1}};
     AUTO_CLOSE int config = config_fd;

@@ -1,6 +1,7 @@
 #include "runtime/spec.h"
 
 #include <cjson/cJSON.h>
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -303,6 +304,20 @@ static void add_default_rlimit(struct ctr_spec *s, const char *type, uint64_t so
     if (!may_raise && hard > now.rlim_max)
         hard = now.rlim_max;
     ctr_spec_add_rlimit(s, type, soft < hard ? soft : hard, hard);
+}
+
+void ctr_spec_mask_thermal(struct ctr_spec *s, const char *sys)
+{
+    AUTO_FREE char *pattern = mem_printf("%s/devices/system/cpu/cpu[0-9]*/thermal_throttle", sys);
+    glob_t found = {0};
+
+    if (glob(pattern, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            AUTO_FREE char *inside = mem_printf("/sys%s", found.gl_pathv[i] + strlen(sys));
+
+            str_list_add(&s->masked_paths, inside);
+        }
+    globfree(&found);
 }
 
 void ctr_spec_isolate(struct ctr_spec *s, uint64_t shm_bytes, uint32_t userns_first_id)

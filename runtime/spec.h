@@ -198,6 +198,9 @@ uint64_t ctr_spec_default_caps(bool user_namespace);
  * 0: no user namespace.
  */
 void ctr_spec_isolate(struct ctr_spec *s, uint64_t shm_bytes, uint32_t userns_first_id);
+/* Hide the processors' throttling counters, by which runs could watch each other (GHSA-jq35-85cj-fj4p; S36).
+ *   sys  "/sys": which processors there are */
+void ctr_spec_mask_thermal(struct ctr_spec *s, const char *sys);
 struct ctr_mount *ctr_spec_add_mount(struct ctr_spec *s, const char *destination, const char *type,
                                      const char *source, const char *options_comma);
 void ctr_spec_add_annotation(struct ctr_spec *s, const char *key, const char *value);

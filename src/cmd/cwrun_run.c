@@ -132,6 +132,7 @@ static int build_spec(const struct run_options *o, const struct image *image, ch
 
     l->spec = s;
     ctr_spec_isolate(s, (uint64_t)(o->shm > 0 ? o->shm : 0), l->first_id);
+    ctr_spec_mask_thermal(s, "/sys");
     if (set_command(&s->process, o, &image->config, words, e) < 0)
         return -1;
     set_environment(&s->process, o, &image->config);

@@ -226,6 +226,7 @@ static int make_spec(const struct container_env *env, const struct run *run,
     };
     if (bundle_spec(&in, &s, e) < 0)
         return -1;
+    ctr_spec_mask_thermal(s, "/sys");
     if (run->gpus.n &&
         ctr_gpu_edit_spec(s, (const char *const *)run->gpus.items, run->gpus.n, scratch, e) < 0)
         return -1;

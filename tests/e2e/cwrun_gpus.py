@@ -96,6 +96,9 @@ class Gpus(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.scratch = tempfile.mkdtemp(prefix='gpus.')
+        cls.canary = os.path.join(cls.scratch, 'canary')
+        write(cls.canary, 'untouched')
+        os.mkdir(cls.canary + '.d')
         pretend()
         probe = os.path.join(cls.scratch, 'probe')
         compile_c(PROBE, probe)
@@ -105,7 +108,9 @@ class Gpus(unittest.TestCase):
             image.file('bin/probe', image.read(probe), 0o755),
             # what a container hook of other runtimes would start, or believe
             image.file('sbin/ldconfig', ran, 0o755), image.file('sbin/ldconfig.real', ran, 0o755),
-            image.file('etc/ld.so.cache', b'glibc-ld.so.cache1.1 of the image'),
+            # where files of the host are put: links out of the root
+            image.symlink('etc/ld.so.cache', cls.canary), image.symlink('usr/local/nvidia', cls.canary + '.d'),
+            image.symlink('opt/driver', '../' * 20 + cls.canary.lstrip('/') + '.d'),
         ])]
         config = {'Cmd': ['/bin/sh'], 'Volumes': {'/etc/host': {}}, 'Labels': {'com.nvidia.volumes.needed': 'nvidia_driver'},
                   'Env': ['PATH=/usr/bin:/bin', 'NVIDIA_VISIBLE_DEVICES=all', 'NVIDIA_DRIVER_CAPABILITIES=all',
@@ -126,6 +131,11 @@ class Gpus(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         shutil.rmtree(cls.scratch)
+
+    def tearDown(self):
+        """CVE-2024-0132, CVE-2025-23359, CVE-2025-23267: what the image's links point to on the host stays as it is."""
+        self.assertEqual(image.read(self.canary), b'untouched')
+        self.assertEqual(os.listdir(self.canary + '.d'), [])
 
     def cwrun(self, *args, nvml=True, env=None):
         env = dict(os.environ, **(env or {}))
@@ -182,9 +192,10 @@ devices:
             write('/run/cdi/nvidia.yaml', spec % (lib, VERSION, *NODES['nvidia0']))
             self.assertIn('CDI specification: /run/cdi/nvidia.yaml', self.cwrun('doctor').stdout)
             p = self.cwrun('run', '--store', self.store, '--gpus', 'GPU-fake-0', self.name, '--', '/bin/sh', '-c',
-                           'echo $FROM_CDI; ls /opt/driver /usr/local/nvidia 2>&1; probe')
-            self.assertEqual(p.stdout.split(), ['yes', 'ls:', '/usr/local/nvidia:', 'No', 'such', 'file', 'or', 'directory',
-                                                '/opt/driver:', 'libcuda.so.1', 'libcuda.so.' + VERSION, 'cuInit', '42'],
+                           'echo $FROM_CDI; ls /opt/driver/ /usr/local/nvidia/ 2>&1; probe')
+            self.assertEqual(p.stdout.split(), ['yes', '/opt/driver/:', 'libcuda.so.1', 'libcuda.so.' + VERSION,
+                                                '/usr/local/nvidia/:', 'libcuda.so.1', 'libcuda.so.' + VERSION, 'cuInit',
+                                                '42'],
                              p.stderr)
             self.assertFalse(os.path.exists('/run/hook-ran'), 'no hook is executed')
             # the driver is updated, the specification is not: it is noticed, and the run works all the same

@@ -3,10 +3,13 @@
  * CW_UPDATE=1 writes the files anew. rows: S32 S33 S34 S36 S38 S39
  */
 #include <fcntl.h>
+#include <stdlib.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "base/str.h"
+#include "base/tree.h"
 #include "runtime/mounts.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
@@ -190,12 +193,35 @@ static void test_options_of_no_effect(void **state)
         mounts_option_of_no_effect(ctr_spec_add_mount(s, "/x", "tmpfs", "tmpfs", "size=5m,sync")));
 }
 
+/* GHSA-jq35-85cj-fj4p */
+static void test_thermal_counters_are_masked(void **state UNUSED)
+{
+    static const char *const cpus[] = {"cpu0", "cpu17"};
+    AUTO(ctr_spec) struct ctr_spec *s = ctr_spec_new();
+    char sys[] = "/tmp/cw-sys-XXXXXX";
+    struct err e = ERR_INIT;
+
+    assert_non_null(mkdtemp(sys));
+    for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
+        AUTO_FREE char *dir = mem_printf("%s/devices/system/cpu/%s/thermal_throttle", sys, cpus[i]);
+        assert_ok(path_mkdirs(dir, 0755, &e), &e);
+    }
+    ctr_spec_mask_thermal(s, sys);
+    assert_int_equal(s->masked_paths.n, 2);
+    assert_true(str_list_has(&s->masked_paths, "/sys/devices/system/cpu/cpu17/thermal_throttle"));
+    assert_ok(tree_remove_at(AT_FDCWD, sys, &e), &e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bundle),      cmocka_unit_test(test_bundle_without_userns),
-        cmocka_unit_test(test_everything),  cmocka_unit_test(test_order),
-        cmocka_unit_test(test_bad_options), cmocka_unit_test(test_options_of_no_effect),
+        cmocka_unit_test(test_bundle),
+        cmocka_unit_test(test_bundle_without_userns),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_options_of_no_effect),
+        cmocka_unit_test(test_thermal_counters_are_masked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -576,6 +576,77 @@ static void figures(void **state UNUSED)
 
 /* --- parts --------------------------------------------------------------------------------------------------- */
 
+/* "Key:\tvalue…" of a file in /proc; a new string. */
+static char *proc_value(pid_t pid, const char *file, const char *key)
+{
+    AUTO_FREE char *path = mem_printf("/proc/%d/%s", pid, file);
+    AUTO(str) struct str text = STR_INIT(65536);
+    struct err e = ERR_INIT;
+
+    assert_ok(fd_read_file_at(AT_FDCWD, path, &text, &e), &e);
+    const char *at = strstr(str_text(&text), key);
+
+    if (!at)
+        fail_msg("%s has no %s", path, key);
+    at += strlen(key);
+    at += strspn(at, ": \t");
+    return mem_strndup(at, strcspn(at, "\n"));
+}
+
+static pid_t shim_pid(const char *id)
+{
+    AUTO_FREE char *path = mem_printf("%s/%s/pid", runtime_dir, id);
+    AUTO(str) struct str text = STR_INIT(64);
+    struct err e = ERR_INIT;
+
+    assert_ok(fd_read_file_at(AT_FDCWD, path, &text, &e), &e);
+    return (pid_t)strtol(str_text(&text), NULL, 10);
+}
+
+/* A shim is one of a thousand on a host, and the last thing of ours beside a hostile program (S48). */
+static void small_and_weak(void **state UNUSED)
+{
+    static const char *const none[] = {"CapInh", "CapAmb", "CapBnd"};
+    struct ctr_spec *spec = make_spec("weak", "echo up; exec sleep 1000");
+    struct err e = ERR_INIT;
+    struct ctr_shim *again = NULL;
+
+    /* with ids of its own: the processes are not root's, and the signals must arrive all the same */
+    ctr_spec_add_namespace(spec, "user", NULL);
+    ctr_spec_add_idmap(&spec->uid_maps, 0, 1000000, 65536);
+    ctr_spec_add_idmap(&spec->gid_maps, 0, 1000000, 65536);
+    spec->userns_optional = true;
+    struct ctr_shim *s = spawn("weak", spec, &e);
+    if (!s)
+        fail_msg("%s", e.msg);
+    assert_ok(ctr_shim_start(s, &e), &e);
+    pid_t pid = shim_pid("weak");
+    for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
+        AUTO_FREE char *caps = proc_value(pid, "status", none[i]);
+        assert_string_equal(caps, "0000000000000000");
+    }
+    AUTO_FREE char *permitted = proc_value(pid, "status", "CapPrm");
+    AUTO_FREE char *effective = proc_value(pid, "status", "CapEff");
+    AUTO_FREE char *privileges = proc_value(pid, "status", "NoNewPrivs");
+    assert_string_equal(permitted, "0000000000000020"); /* CAP_KILL */
+    assert_string_equal(effective, permitted);
+    assert_string_equal(privileges, "1");
+    AUTO_FREE char *clean_kb = proc_value(pid, "smaps_rollup", "Private_Clean");
+    AUTO_FREE char *dirty_kb = proc_value(pid, "smaps_rollup", "Private_Dirty");
+    AUTO_FREE char *anonymous_kb = proc_value(pid, "smaps_rollup", "Anonymous");
+    printf("cwshim: private clean %s, dirty %s; anonymous %s\n", clean_kb, dirty_kb, anonymous_kb);
+    assert_true(strtol(dirty_kb, NULL, 10) < 512);
+    assert_true(strtol(anonymous_kb, NULL, 10) < 512);
+    ctr_shim_free(s);
+    assert_ok(ctr_shim_adopt(runtime_dir, "weak", &again, &e), &e);
+    assert_true(ctr_shim_netns(again) >= 0);
+    assert_ok(ctr_shim_kill(again, SIGTERM, &e), &e); /* the container's init ignores it */
+    assert_ok(ctr_shim_kill(again, SIGKILL, &e), &e);
+    struct exit_record r = finish("weak", again);
+    assert_int_equal(r.signal, SIGKILL);
+    clean("weak");
+}
+
 static void messages(void **state UNUSED)
 {
     struct err e = ERR_INIT, back = ERR_INIT;
@@ -672,6 +743,7 @@ int main(void)
         cmocka_unit_test(memory),
         cmocka_unit_test(pids),
         cmocka_unit_test(figures),
+        cmocka_unit_test(small_and_weak),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
