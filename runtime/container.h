@@ -62,6 +62,11 @@ struct ctr_exec_opts {
 int ctr_exec(struct ctr *c, const struct ctr_spec *spec, const struct ctr_exec_opts *o,
              pid_t *ret_pid, int *ret_pidfd, struct err *e) MUST_CHECK;
 
+/* The same in a container that somebody else (a shim) is the parent of: by its init, held, and its cgroup (-1: none). */
+int ctr_exec_at(pid_t pid, int pidfd, int cgroup_fd, const struct ctr_spec *spec,
+                const struct ctr_exec_opts *o, pid_t *ret_pid, int *ret_pidfd, struct err *e)
+    MUST_CHECK;
+
 /* --- containers of other processes, by their state directory ---------------------------------------------------- */
 
 struct ctr_info {

@@ -273,6 +273,16 @@ int ctr_gpu_edit_spec(struct ctr_spec *s, const char *const *uuids, size_t n, co
     return rc;
 }
 
+int ctr_gpu_check(const char *const *uuids, size_t n, uint64_t since_ns, uint64_t patience_ns,
+                  struct err *e)
+{
+    pthread_mutex_lock(&one_call);
+    int rc = gpu_check_at(&host, uuids, n, since_ns, patience_ns, e);
+
+    pthread_mutex_unlock(&one_call);
+    return rc;
+}
+
 void ctr_gpu_cdi_text(char *buf, size_t size)
 {
     pthread_mutex_lock(&one_call);

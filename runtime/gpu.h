@@ -16,6 +16,7 @@
 struct err;
 struct ctr_spec;
 
+enum { CTR_GPU_PROCESSES = 16 };
 enum ctr_gpu_kind { CTR_GPU_NVIDIA, CTR_GPU_AMD };
 
 struct ctr_gpu {
@@ -27,7 +28,9 @@ struct ctr_gpu {
     unsigned mig_gpu_instance, mig_compute_instance;
     char pci[16]; /* "0000:01:00" as the kernel's log names it; "": unknown */
     char name[96];
-    int numa_node; /* -1 unknown */
+    int numa_node;                    /* -1 unknown */
+    int processes[CTR_GPU_PROCESSES]; /* that compute on it, by the host's numbers; the first few */
+    unsigned n_processes;
     bool usable;
     char why_not[160];
 };
@@ -47,3 +50,15 @@ int ctr_gpu_edit_spec(struct ctr_spec *s, const char *const *uuids, size_t n, co
 #define CTR_GPU_NOTE "org.codalab.cworker.gpu.note"
 /* What the host's CDI specification for NVIDIA's GPUs is worth, in words: "/etc/cdi/nvidia.yaml", "none", "…: stale: …". */
 void ctr_gpu_cdi_text(char *buf, size_t size);
+
+/*
+ * Are these GPUs fit? They open, the driver answers, no process that is dead holds one, and the kernel's log has no Xid of
+ * the hardware's about them. One that is not is withdrawn for the life of this program.
+ *   since_ns     look at the log from then on (clock_now_ns()); 0: not at all
+ *   patience_ns  how long dead processes may take to let go
+ * Errors: ERR_HOST naming the first and why. Blocks: on the driver, and up to patience_ns.
+ */
+int ctr_gpu_check(const char *const *uuids, size_t n, uint64_t since_ns, uint64_t patience_ns,
+                  struct err *e) MUST_CHECK;
+/* Any thread; quick. */
+bool ctr_gpu_is_withdrawn(const char *uuid);

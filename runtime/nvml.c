@@ -15,6 +15,11 @@ struct nvml_pci {
     unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
     char bus_id[32];
 };
+struct nvml_process { /* nvmlProcessInfo_v2_t, which _v3 calls fill */
+    unsigned pid;
+    unsigned long long used_memory;
+    unsigned gpu_instance, compute_instance;
+};
 enum { NVML_SUCCESS = 0, GPUS_MAX = 256, MIG_ENABLED = 1 };
 
 struct api {
@@ -34,6 +39,7 @@ struct api {
     int (*mig_by_index)(struct nvml_device *, unsigned, struct nvml_device **);
     int (*gpu_instance)(struct nvml_device *, unsigned *);
     int (*compute_instance)(struct nvml_device *, unsigned *);
+    int (*processes)(struct nvml_device *, unsigned *, struct nvml_process *);
 };
 
 static int load(const char *library, struct api *a, struct err *e)
@@ -57,6 +63,7 @@ static int load(const char *library, struct api *a, struct err *e)
         {"nvmlDeviceGetMigDeviceHandleByIndex", &a->mig_by_index, true},
         {"nvmlDeviceGetGpuInstanceId", &a->gpu_instance, true},
         {"nvmlDeviceGetComputeInstanceId", &a->compute_instance, true},
+        {"nvmlDeviceGetComputeRunningProcesses_v3", &a->processes, true},
     };
 
     a->handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
@@ -101,6 +108,19 @@ static int numa_node(const struct api *a, struct nvml_device *d, struct ctr_gpu 
     return node;
 }
 
+/* More than we have room for: none is known. */
+static void list_processes(const struct api *a, struct nvml_device *d, struct ctr_gpu *g)
+{
+    struct nvml_process list[CTR_GPU_PROCESSES];
+    unsigned n = CTR_GPU_PROCESSES;
+
+    g->n_processes = 0;
+    if (!a->processes || a->processes(d, &n, list) != NVML_SUCCESS || n > CTR_GPU_PROCESSES)
+        return;
+    for (unsigned i = 0; i < n; i++)
+        g->processes[g->n_processes++] = (int)list[i].pid;
+}
+
 /* One device into *g. A device that answers with an error is listed, unusable, with the reason. */
 static void describe(const struct api *a, struct nvml_device *d, struct ctr_gpu *g)
 {
@@ -111,6 +131,8 @@ static void describe(const struct api *a, struct nvml_device *d, struct ctr_gpu 
     g->usable = code == NVML_SUCCESS;
     if (!g->usable)
         snprintf(g->why_not, sizeof(g->why_not), "NVML: %.150s", a->error_string(code));
+    else
+        list_processes(a, d, g);
 }
 
 static size_t describe_mig(const struct api *a, struct nvml_device *parent,

@@ -181,8 +181,9 @@ int plan_add_process(struct launch_plan *p, const struct ctr_spec *s, const stru
     }
     if (pr->terminal && devpts_slot < 0)
         return err_set(e, ERR_USER, "process.terminal: needs a devpts mount");
+    /* /dev/console is the first process's; the next one's terminal over it would be gone with that one. */
     if (pr->terminal)
-        plan_add_op(p, OP_CONSOLE, devpts_slot, plan_add_text(p, "/dev/console"),
+        plan_add_op(p, OP_CONSOLE, devpts_slot, plan_add_text(p, p->entered ? "" : "/dev/console"),
                     (uint32_t)pr->console_rows << 16 | pr->console_columns);
     plan_add_op(p, OP_CHDIR, -1, plan_add_text(p, pr->cwd), 0);
     plan_limits(p, pr, in->user_namespace, proc_slot);

@@ -352,6 +352,25 @@ int ctr_shim_adopt(const char *runtime_dir, const char *id, struct ctr_shim **re
     return 0;
 }
 
+int ctr_shim_cgroup(const struct ctr_shim *s)
+{
+    return s->cgroup ? ctr_cgroup_fd(s->cgroup) : -1;
+}
+
+int ctr_shim_open_init(const char *runtime_dir, const char *id, pid_t pid, struct err *e)
+{
+    AUTO(ctr_shim) struct ctr_shim *again = NULL;
+    AUTO_CLOSE int pidfd = fd_pidfd_open(pid);
+
+    if (pidfd < 0)
+        return err_set(e, ERR_ABSENT, "the container has ended");
+    if (ctr_shim_adopt(runtime_dir, id, &again, e) < 0)
+        return -1;
+    if (again->pid != pid || fd_wait(pidfd, POLLIN, 0) != 0)
+        return err_set(e, ERR_ABSENT, "the container has ended");
+    return take_fd(&pidfd);
+}
+
 /* --- what is left ---------------------------------------------------------------------------------------------- */
 
 char *ctr_shim_log(const char *runtime_dir, const char *id)

@@ -48,7 +48,14 @@ DEFINE_AUTO(ctr_shim, ctr_shim_free)
 int ctr_shim_fd(const struct ctr_shim *s);
 /* Borrowed network namespace fd of the container, -1 when gone. */
 int ctr_shim_netns(const struct ctr_shim *s);
-pid_t ctr_shim_pid(const struct ctr_shim *s); /* of the container's init, for display only */
+pid_t ctr_shim_pid(const struct ctr_shim *s);  /* of the container's init, for display only */
+int ctr_shim_cgroup(const struct ctr_shim *s); /* borrowed directory of its cgroup; -1: none */
+/*
+ * Hold the container's init: a new pidfd. The number cannot have come to mean another process, because the shim, which
+ * has to reap it first, is asked once more after the process was opened. ERR_ABSENT: the container has ended.
+ */
+int ctr_shim_open_init(const char *runtime_dir, const char *id, pid_t pid, struct err *e)
+    MUST_CHECK;
 bool ctr_shim_is_started(const struct ctr_shim *s);
 /* Let the created container execute its program. */
 int ctr_shim_start(struct ctr_shim *s, struct err *e) MUST_CHECK;

@@ -26,3 +26,27 @@ int tty_enter_raw(struct tty_raw *t, int master, struct err *e) MUST_CHECK;
 void tty_leave_raw(struct tty_raw *t);
 DEFINE_AUTO_VALUE(tty_raw, tty_leave_raw)
 void tty_copy_size(int master);
+
+/*
+ * The keys that leave a program running: Ctrl-P Ctrl-Q, as Docker's. Bytes of a terminal go through here on their way
+ * in; a Ctrl-P is held back until the next byte shows what it was.
+ *   out  room for n + 1 bytes
+ * Returns how many are to be sent on; *detach when the keys were pressed, what follows them is dropped.
+ */
+struct tty_keys {
+    bool held;
+};
+size_t tty_filter_keys(struct tty_keys *k, const char *in, size_t n, char *out, bool *detach);
+
+/*
+ * Relay until the program ends or the person leaves: standard input to the master, the master to standard output, the size
+ * of our terminal with each SIGWINCH, other signals to the program; without a terminal (master -1) signals only.
+ *   signals     signalfd(2), not blocking
+ *   detachable  the keys above are looked for
+ * Returns the program's status, 128 + signal; *ret_detached: it lives on. Blocks.
+ */
+int tty_relay(int pidfd, int master, int signals, bool detachable, bool *ret_detached,
+              struct err *e) MUST_CHECK;
+/* After a detach: a process of ours that holds the master and throws its output away until the program ends, so that it
+ * neither gets SIGHUP nor blocks. Does not return. */
+_Noreturn void tty_hold(int pidfd, int master);

@@ -30,6 +30,7 @@
 
 #define KILL_WAIT_NS       (30 * NS_PER_S)
 #define SHARED_DIR_WAIT_NS (120 * NS_PER_S)
+#define GPU_PATIENCE_NS    (5 * NS_PER_S) /* what a driver may take to clear up behind the killed */
 #define START_TEXT         "Cannot start Docker container"
 
 int container_record(const char *runtime_dir, const char *uuid, struct exit_record *ret,
@@ -119,6 +120,19 @@ int container_sweep(const struct container_env *env, const char *uuid, struct er
     return remove_parts(env, uuid, e);
 }
 
+/* Before a run (since_ns 0) and after it. What is not fit has been withdrawn, and the log says so. */
+static int check_gpus(const struct run *run, uint64_t since_ns, struct err *e)
+{
+    struct err why = ERR_INIT;
+
+    if (!run->gpus.n || ctr_gpu_check((const char *const *)run->gpus.items, run->gpus.n, since_ns,
+                                      GPU_PATIENCE_NS, &why) == 0)
+        return 0;
+    log_err("run=%s withdrawn: %s", run->bundle.uuid, why.msg);
+    *e = why;
+    return -1;
+}
+
 int container_remove(const struct container_env *env, const struct run *run, struct ctr_shim *shim,
                      struct container_end *ret, struct err *e)
 {
@@ -133,6 +147,10 @@ int container_remove(const struct container_env *env, const struct run *run, str
     int rc = remove_parts(env, uuid, e);
     if (!ended && rc == 0)
         rc = err_set(e, ERR_HOST, "container of run %s does not die", uuid);
+    /* A faulty GPU is withdrawn by that; the run's own end stands. */
+    if (ret->has_record && ret->record.started &&
+        check_gpus(run, ret->record.start_ns, &ignored) < 0)
+        err_clear(&ignored);
     AUTO_CLOSE int dir = open(run->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir < 0)
         return rc;
@@ -227,6 +245,8 @@ static int make_spec(const struct container_env *env, const struct run *run,
     if (bundle_spec(&in, &s, e) < 0)
         return -1;
     ctr_spec_mask_thermal(s, "/sys");
+    if (check_gpus(run, 0, e) < 0)
+        return -1;
     if (run->gpus.n &&
         ctr_gpu_edit_spec(s, (const char *const *)run->gpus.items, run->gpus.n, scratch, e) < 0)
         return -1;

@@ -188,8 +188,9 @@ static char *choose(struct live *l, size_t *gpu_index, struct cpu_set *cpus, str
 
     for (size_t i = 0; i < m->o.n_gpus; i++) {
         const struct ctr_gpu *g = &m->o.gpus[i];
-        gpus[i] =
-            (struct placement_gpu){g->uuid, g->numa_node, !g->usable || is_gpu_held(m, g->uuid)};
+        gpus[i] = (struct placement_gpu){g->uuid, g->numa_node,
+                                         !g->usable || ctr_gpu_is_withdrawn(g->uuid) ||
+                                             is_gpu_held(m, g->uuid)};
         free_gpus += !gpus[i].used;
     }
     used_cpus(m, &used);

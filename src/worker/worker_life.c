@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/mem.h"
+#include "runtime/gpu.h"
 #include "worker/checkin.h"
 #include "worker/deps.h"
 #include "worker/images.h"
@@ -67,6 +68,16 @@ static void collect_reports(struct worker *w)
         run_manager_reports(w->runs, &w->told, &w->n_told);
 }
 
+/* Those that were withdrawn are not offered any more. */
+static int64_t offered_gpus(const struct worker *w)
+{
+    int64_t n = 0;
+
+    for (size_t i = 0; i < w->n_gpus; i++)
+        n += !ctr_gpu_is_withdrawn(w->gpus[i].uuid);
+    return n;
+}
+
 static char *checkin_body(void *arg)
 {
     struct worker *w = arg;
@@ -79,7 +90,7 @@ static char *checkin_body(void *arg)
         .tag = o->tag,
         .group_name = o->group,
         .cpus = cpu_set_count(&w->cpus),
-        .gpus = (int64_t)w->n_gpus,
+        .gpus = offered_gpus(w),
         .memory_bytes = w->memory,
         .free_disk_bytes = usage_free_disk(o->work_dir),
         .dependencies = keys,

@@ -4,10 +4,8 @@
 # rows: S40 S43 S44 S45 S52
 """cwrun run --gpus on a host that pretends to have two GPUs: each run sees its own, with the host's driver, and nothing of
 the image's is executed or believed on the way."""
-import ctypes
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -16,13 +14,12 @@ import unittest
 TOP = os.environ.get('CW_TOP') or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.join(os.environ.get('CW_BUILD', os.path.join(TOP, 'build')), 'bin')
 sys.path[:0] = [os.path.join(TOP, 'tests/fixtures'), os.path.join(TOP, 'tests/e2e')]
+import gpu_lab  # noqa: E402
 import image  # noqa: E402
 import leftovers  # noqa: E402
 import registry  # noqa: E402
+from gpu_lab import NODES, VERSION, compile_c, pretend, write  # noqa: E402
 
-VERSION = '999.1.2'
-# devices that every host has, that open without any right, and that no container has by default
-NODES = {'nvidia0': (1, 11), 'nvidia1': (10, 237), 'nvidiactl': (1, 11)}
 PROBE = r'''
 #include <dlfcn.h>
 #include <stdio.h>
@@ -42,54 +39,6 @@ for d in nvidia0 nvidia1; do [ -c $d ] && { : > $d; } 2>/dev/null && echo opens 
 rm -f /tmp/n; mknod /tmp/n c %d %d 2>/dev/null && { : > /tmp/n; } 2>/dev/null && echo ESCAPED
 probe; [ -e /ran ] && echo RAN; ls /run/nvidia* 2>/dev/null; exit 0
 '''
-
-
-def mount(source, target, kind, flags=0, data=''):
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()):
-        raise OSError(ctypes.get_errno(), 'mount %s' % target)
-
-
-def own_mounts():
-    """What follows is seen by us and our children alone."""
-    if ctypes.CDLL(None, use_errno=True).unshare(0x20000):
-        raise OSError(ctypes.get_errno(), 'unshare')
-    mount('none', '/', 'none', 0x4000 | 0x40000)  # MS_REC | MS_PRIVATE
-
-
-def compile_c(text, out, *flags):
-    subprocess.run(['cc', '-O1', '-x', 'c', '-', '-o', out, *flags], input=text, text=True, check=True)
-
-
-def write(path, text):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, 'w') as f:
-        f.write(text)
-
-
-def pretend():
-    """Two GPUs by the driver's files and nodes, its library, its services' sockets."""
-    subprocess.run(['modprobe', '-q', 'loop'])
-    own_mounts()
-    for place in ('/proc/driver', '/usr/local', '/run'):
-        mount('tmpfs', place, 'tmpfs')
-    # an uncovered one, without which the kernel gives user namespaces no proc of their own
-    os.mkdir('/usr/local/proc')
-    mount('proc', '/usr/local/proc', 'proc')
-    write('/proc/driver/nvidia/version', 'NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s  Sat\n' % VERSION)
-    for n in (0, 1):
-        write('/proc/driver/nvidia/gpus/0000:0%d:00.0/information' % (n + 1),
-              'Model: \t\t Fake\nGPU UUID: \t GPU-fake-%d\nDevice Minor: \t %d\n' % (n, n))
-    basic = {n: os.stat('/dev/' + n).st_rdev for n in ('null', 'zero', 'full', 'random', 'urandom', 'tty')}
-    mount('tmpfs', '/dev', 'tmpfs')
-    for name, number in list(basic.items()) + [(n, os.makedev(*d)) for n, d in NODES.items()]:
-        os.mknod('/dev/' + name, stat.S_IFCHR | 0o666, number)
-        os.chmod('/dev/' + name, 0o666)
-    compile_c('int cuInit(unsigned f) { return 42 + f; }', '/usr/local/nvidia.so', '-shared', '-fPIC',
-              '-Wl,-soname,libcuda.so.1')
-    os.makedirs('/usr/local/nvidia/lib64')
-    os.rename('/usr/local/nvidia.so', '/usr/local/nvidia/lib64/libcuda.so.' + VERSION)
-    write('/run/nvidia-persistenced/socket', '')
 
 
 class Gpus(unittest.TestCase):
@@ -123,10 +72,7 @@ class Gpus(unittest.TestCase):
             cls.name = r.address + '/library/gpu:latest'
             subprocess.run([os.path.join(BIN, 'cwrun'), 'pull', '-q', '--store', cls.store, '--insecure-registry', r.address,
                             cls.name], check=True)
-        cls.nvml = os.path.join(cls.scratch, 'nvml')
-        os.mkdir(cls.nvml)
-        subprocess.run(['cc', '-shared', '-fPIC', '-o', os.path.join(cls.nvml, 'libnvidia-ml.so.1'),
-                        os.path.join(TOP, 'tests/fixtures/fake_nvml.c')], check=True)
+        cls.nvml = gpu_lab.fake_nvml(cls.scratch)
 
     @classmethod
     def tearDownClass(cls):
@@ -137,10 +83,15 @@ class Gpus(unittest.TestCase):
         self.assertEqual(image.read(self.canary), b'untouched')
         self.assertEqual(os.listdir(self.canary + '.d'), [])
 
-    def cwrun(self, *args, nvml=True, env=None):
-        env = dict(os.environ, **(env or {}))
+    def cwrun(self, *args, nvml=True, say=None):
+        env = dict(os.environ, FAKE_NVML=self.nvml)
         if nvml:
             env['LD_LIBRARY_PATH'] = self.nvml
+        for name in ('lost', 'mig'):
+            if os.path.exists(os.path.join(self.nvml, name)):
+                os.unlink(os.path.join(self.nvml, name))
+        if say:
+            write(os.path.join(self.nvml, say), '')
         return subprocess.run([os.path.join(BIN, 'cwrun'), *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=90, env=env)
 
@@ -213,12 +164,12 @@ devices:
         self.assertEqual((p.returncode, '2 that can be used' in p.stderr), (125, True), p.stderr)
         p = self.cwrun('run', '--store', self.store, '--gpus', 'GPU-none', self.name, '--', 'true')
         self.assertIn('GPU-none is not on this host', p.stderr)
-        p = self.cwrun('doctor', env={'FAKE_NVML_LOST': '1'})
+        p = self.cwrun('doctor', say='lost')
         self.assertIn('GPU-fake-0', p.stdout)
         self.assertIn('GPU is lost', p.stdout)
-        p = self.cwrun('run', '--store', self.store, '--gpus', '2', self.name, '--', 'true', env={'FAKE_NVML_LOST': '1'})
+        p = self.cwrun('run', '--store', self.store, '--gpus', '2', self.name, '--', 'true', say='lost')
         self.assertIn('1 that can be used', p.stderr)
-        p = self.cwrun('doctor', env={'FAKE_NVML_MIG': '1'})
+        p = self.cwrun('doctor', say='mig')
         self.assertEqual([w for w in p.stdout.split() if '-fake-' in w], ['GPU-fake-0', 'MIG-fake-1-0', 'MIG-fake-1-1'])
 
 

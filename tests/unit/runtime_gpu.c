@@ -449,6 +449,48 @@ static void amd_gpus(void **state UNUSED)
     free_places(&p);
 }
 
+static void errors_in_the_kernels_log(void **state UNUSED)
+{
+    static const struct {
+        const char *record;
+        unsigned xid;
+    } rows[] = {
+        {"4,1,2000,-;NVRM: Xid (PCI:0000:65:00): 79, pid=7, GPU has fallen off the bus.", 79},
+        {"4,1,2000,-;NVRM: Xid (PCI:0000:65:00.0): 48, DBE", 48},
+        {"4,1,999,-;NVRM: Xid (PCI:0000:65:00): 79, before the run", 0},
+        {"4,1,2000,-;NVRM: Xid (PCI:0000:66:00): 79, the neighbour", 0},
+        {"4,1,2000,-;NVRM: Xid (PCI:0000:65:00): 31, a program's own fault", 0},
+        {"4,1,2000,-;NVRM: Xid (PCI:0000:65:00): , no number", 0},
+        {"4,1,2000,-;NVRM: Xid (PCI:0000:65:00", 0},
+        {"no record; NVRM: Xid (PCI:0000:65:00): 79", 0},
+        {"", 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_int_equal(gpu_xid_of(rows[i].record, "0000:65:00", 1000), rows[i].xid);
+    assert_int_equal(gpu_xid_of(rows[0].record, "", 0), 0); /* unknown place: nobody's */
+}
+
+static void unfit_gpus_are_withdrawn(void **state UNUSED)
+{
+    static const char *const both[] = {"GPU-aaaa", "GPU-bbbb"}, *const gone[] = {"GPU-cccc"};
+    struct places p;
+    struct err e = ERR_INIT;
+
+    find_places(&p);
+    assert_ok(gpu_check_at(&p.p, both, 2, 0, 0, &e), &e);
+    assert_false(ctr_gpu_is_withdrawn("GPU-bbbb"));
+    AUTO_FREE char *node = at("dev/nvidia0");
+    assert_int_equal(unlink(node), 0);
+    assert_int_equal(gpu_check_at(&p.p, both, 2, 0, 0, &e), -1);
+    assert_has(e.msg, "GPU-bbbb cannot be used");
+    assert_true(ctr_gpu_is_withdrawn("GPU-bbbb"));
+    assert_false(ctr_gpu_is_withdrawn("GPU-aaaa"));
+    assert_int_equal(gpu_check_at(&p.p, gone, 1, 0, 0, &e), -1);
+    assert_has(e.msg, "not on this host any more");
+    free_places(&p);
+}
+
 /* --- the loader's cache ------------------------------------------------------------------------------------------- */
 
 static void caches_are_merged(void **state UNUSED) /* S44, S45 */
@@ -583,6 +625,8 @@ int main(void)
         T(edits_that_are_refused),
         T(mig_instances_by_the_drivers_files),
         T(amd_gpus),
+        T(errors_in_the_kernels_log),
+        T(unfit_gpus_are_withdrawn),
         T(caches_are_merged),
         T(the_topmost_cache_counts),
         T(libraries_get_into_the_cache),

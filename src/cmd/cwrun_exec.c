@@ -1,0 +1,185 @@
+/*
+ * exec: another program in a run of this host's worker, in all its namespaces, its cgroup and behind its filters.
+ *
+ *   name ──► shim ──► its config.json, init and cgroup ──► ctr_exec_at ──► relay until it ends, or the person leaves
+ *
+ * The program is our child, not the worker's: neither has to know of the other. What it uses counts for the run.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bounds.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "cmd/cwrun.h"
+#include "cmd/cwrun_launch.h"
+#include "cmd/cwrun_local.h"
+#include "runtime/container.h"
+#include "runtime/shim.h"
+#include "runtime/spec.h"
+#include "runtime/spec_json.h"
+#include "runtime/tty.h"
+
+struct exec_options {
+    char *runtime_dir, *workdir, *user;
+    struct str_list env;
+    bool tty, no_tty;
+};
+
+#define ROW(member, name, short_name, type, arg, def, help) \
+    OPT_ROW(struct exec_options, member, name, short_name, type, arg, def, help)
+static const struct opt table[] = {
+    ROW(tty, "tty", 't', OPT_FLAG, NULL, NULL, "a terminal, also where standard input is none"),
+    ROW(no_tty, "no-tty", 'T', OPT_FLAG, NULL, NULL,
+        "no terminal, also where standard input is one"),
+    ROW(env, "env", 'e', OPT_LIST, "NAME=VALUE", NULL, "environment variable; repeatable"),
+    ROW(workdir, "workdir", 'w', OPT_STR, "DIR", NULL, "working directory (default: the run's)"),
+    ROW(user, "user", 'u', OPT_STR, "USER[:GROUP]", NULL, "names are looked up in the container"),
+    ROW(runtime_dir, "runtime-dir", 0, OPT_STR, "DIR", CWRUN_RUNTIME_DIR,
+        "the worker's --runtime-dir; " CWRUN_RUNTIME_DIR "/runs for bundles that cwrun runs"),
+    {0},
+};
+
+static int read_spec(const char *runtime_dir, const char *uuid, struct ctr_spec **ret,
+                     struct err *e)
+{
+    AUTO_FREE char *path = mem_printf("%s/%s/config.json", runtime_dir, uuid);
+    AUTO(str) struct str text = STR_INIT(BOUND_CONFIG_JSON);
+
+    if (fd_read_file_at(AT_FDCWD, path, &text, e) < 0)
+        return -1;
+    return ctr_spec_from_json(str_text(&text), text.len, ret, e);
+}
+
+/* The run's own process, with another program and what the flags say. */
+static int set_process(struct ctr_process *p, const struct exec_options *o, char **words,
+                       struct err *e)
+{
+    const char *term = getenv("TERM");
+
+    str_list_free(&p->args);
+    for (; *words; words++)
+        str_list_add(&p->args, *words);
+    p->terminal = o->tty || (!o->no_tty && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO));
+    if (p->terminal && term)
+        str_list_setenv(&p->env, "TERM", term);
+    for (size_t i = 0; i < o->env.n; i++) {
+        AUTO_FREE char *name = mem_strdup(o->env.items[i]);
+        char *equals = strchr(name, '=');
+
+        if (!equals || equals == name)
+            return err_set(e, ERR_USER, "--env %.100s: NAME=VALUE is wanted", name);
+        *equals = '\0';
+        str_list_setenv(&p->env, name, equals + 1);
+    }
+    if (o->workdir)
+        mem_replace(&p->cwd, o->workdir);
+    if (o->user)
+        mem_replace(&p->user_name, o->user);
+    return 0;
+}
+
+/* It lives on; so must its terminal. */
+static int leave(int pidfd, int master, struct err *e)
+{
+#undef fork /* one thread, and the child does nothing but hold two descriptors */
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return err_sys(e, "leave the program behind");
+    if (pid == 0)
+        tty_hold(pidfd, master);
+    fputs("\r\ncwrun: left; the program goes on until it or the run ends\n", stderr);
+    return 0;
+}
+
+static int relay(int pidfd, int sock, bool terminal, int signals, int *ret_status, struct err *e)
+{
+    AUTO_CLOSE int master = -1;
+    AUTO(tty_raw) struct tty_raw raw = TTY_RAW_INIT;
+    bool detached = false;
+
+    if (terminal && ((master = tty_receive(sock, e)) < 0 || tty_enter_raw(&raw, master, e) < 0))
+        return -1;
+    *ret_status = tty_relay(pidfd, master, signals, raw.active, &detached, e);
+    if (*ret_status < 0)
+        return -1;
+    if (!detached)
+        return 0;
+    tty_leave_raw(&raw);
+    return leave(pidfd, master, e);
+}
+
+static int exec_in(const struct exec_options *o, const char *uuid, char **words, int *ret_status,
+                   struct err *e)
+{
+    AUTO(ctr_shim) struct ctr_shim *shim = NULL;
+    AUTO(ctr_spec) struct ctr_spec *spec = NULL;
+    AUTO_CLOSE int init = -1, pidfd = -1, ours = -1, theirs = -1;
+    AUTO_CLOSE int signals = cwrun_open_signals(e);
+    int pair[2];
+    pid_t pid;
+
+    if (signals < 0 || ctr_shim_adopt(o->runtime_dir, uuid, &shim, e) < 0 ||
+        read_spec(o->runtime_dir, uuid, &spec, e) < 0 ||
+        set_process(&spec->process, o, words, e) < 0 ||
+        (init = ctr_shim_open_init(o->runtime_dir, uuid, ctr_shim_pid(shim), e)) < 0)
+        return -1;
+    if (!ctr_shim_is_started(shim))
+        return err_set(e, ERR_USER, "run %s has not started its program yet", uuid);
+    if (spec->process.terminal && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(e, "socket pair");
+    if (spec->process.terminal) {
+        ours = pair[0];
+        theirs = pair[1];
+    }
+    const struct ctr_exec_opts eo = {
+        .process = &spec->process, .stdio = {0, 1, 2}, .console_socket = theirs};
+
+    if (ctr_exec_at(ctr_shim_pid(shim), init, ctr_shim_cgroup(shim), spec, &eo, &pid, &pidfd, e) <
+        0)
+        return -1;
+    return relay(pidfd, ours, spec->process.terminal, signals, ret_status, e);
+}
+
+static int find_and_exec(const struct exec_options *o, const char *name, char **words,
+                         int *ret_status, struct err *e)
+{
+    AUTO(cJSON) cJSON *run = NULL;
+
+    if (cwrun_local_find(o->runtime_dir, name, false, &run, e) < 0)
+        return -1;
+    return exec_in(o, cwrun_local_text(run, "uuid"), words, ret_status, e);
+}
+
+int cwrun_exec(int argc, char **argv)
+{
+    struct exec_options o = {0};
+    struct err e = ERR_INIT;
+    int next = 0, status = 0;
+    int rc = cwrun_parse(
+        table, "cwrun exec [flags] UUID [--] PROGRAM [ARGUMENT...]",
+        "Run another program in a run that lives, with its limits and walls. On a terminal it gets one of its "
+        "own: sizes and keys are passed on, and Ctrl-P Ctrl-Q leaves the program running. The beginning of a "
+        "uuid will do. Exit status: the program's own.",
+        argc, argv, true, &o, NULL, &next);
+    char **words = argv + next + 1;
+
+    if (rc == 0 && next < argc && *words && str_eq(*words, "--"))
+        words++;
+    if (rc == 0 && (next >= argc || !*words)) {
+        fputs("cwrun exec: error: a run and a program are wanted\n", stderr);
+        rc = -1;
+    }
+    if (rc == 0 && find_and_exec(&o, argv[next], words, &status, &e) < 0)
+        status = cwrun_launch_failed(&e);
+    opt_free(table, &o);
+    return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : status;
+}

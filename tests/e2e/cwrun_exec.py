@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+# needs: root cgroup2 net alone
+# timeout: 240
+# rows: S33 S38 S39 S41 S42 S47
+"""cwrun exec into a worker's run: the walls and the group of the run, a terminal with sizes, keys and signals, leaving a
+program behind; with the worker alive and after it was killed."""
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import worker_lab
+from worker_lab import BIN, check, equal
+
+SECONDS = 60
+
+
+class Terminal:
+    """cwrun on a terminal of ours; what it shows is kept in `seen`."""
+
+    def __init__(self, command, rows=33, columns=101):
+        self.seen, self.at = '', 0
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execv(command[0], command)
+        self.size(rows, columns)
+
+    def size(self, rows, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+
+    def read(self):
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:
+            return False
+        self.seen += data.decode(errors='replace')
+        return bool(data)
+
+    def expect(self, pattern):
+        """Wait for it behind what was found before."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            found = re.search(pattern, self.seen[self.at:])
+            if found:
+                self.at += found.end()
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError('no %r in %r' % (pattern, self.seen))
+            if select.select([self.fd], [], [], 1)[0] and not self.read():
+                raise AssertionError('ended without %r: %r' % (pattern, self.seen))
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def status(self):
+        while self.read():
+            pass
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def main():
+    worker_lab.enter()
+    with worker_lab.Lab() as lab:
+        w = lab.worker()
+        run = lab.run('echo $$ > pid; sleep 1000', memory='96m')
+        lab.wait(run, 'running')
+        base = [os.path.join(BIN, 'cwrun'), 'exec', '--runtime-dir', lab.runtime_dir]
+
+        def execute(*words, status=0, flags=(), **kw):
+            p = subprocess.run([*base, *flags, run, '--', *words], capture_output=True, text=True, timeout=SECONDS,
+                               stdin=kw.pop('stdin', subprocess.DEVNULL), **kw)
+            equal(p.returncode, status)
+            return p.stdout + p.stderr
+
+        lab.until(lambda: execute('cat', 'pid').strip(), 'the program of the run')
+        # the same place, the same walls, nothing of the host's
+        out = execute('sh', '-c', 'pwd; id -u; for n in mnt pid net ipc uts cgroup user; do readlink /proc/self/ns/$n; done; '
+                      'cat /proc/self/cgroup; ls /proc/self/fd | wc -l; grep -E "^(Cap|NoNew|Seccomp:)" /proc/self/status')
+        inside = execute('sh', '-c', 'cd /proc/$(cat pid); for n in mnt pid net ipc uts cgroup user; do readlink ns/$n; done; '
+                         'grep -E "^(Cap|NoNew|Seccomp:)" status').splitlines()
+        lines = out.splitlines()
+        equal(lines[0], '/' + run)
+        equal(lines[2:9], inside[:7])
+        equal(lines[-len(inside[7:]):], inside[7:])
+        check('0::/\n' in out and 'cworker' not in out, out)
+        check('4' in lines, 'descriptors 0 1 2 and the directory itself', lines)
+        execute('sh', '-c', 'mount -t tmpfs x /tmp', status=1)
+        equal(execute('sh', '-c', 'echo $A $PWD; id -u', flags=['-e', 'A=b c', '-w', '/tmp', '-u', 'user']), 'b c /tmp\n1000\n')
+        # limits are the run's: one that takes too much dies in the run's group, the run goes on
+        if worker_lab.has_cgroup2():
+            execute('memhog', '300', status=137)
+        # statuses, input, signals
+        execute('sh', '-c', 'exit 7', status=7)
+        execute('sh', '-c', 'kill -TERM $$', status=143)
+        check('not found' in execute('no-such-program', status=127))
+        p = subprocess.run([*base, run, 'cat'], input='through\n', capture_output=True, text=True, timeout=SECONDS)
+        equal(p.stdout, 'through\n')
+        child = subprocess.Popen([*base, run, 'sh', '-c', 'trap "echo got; exit 3" TERM; echo up; while :; do sleep 0.1; done'],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        equal(child.stdout.readline(), 'up\n')
+        child.send_signal(signal.SIGTERM)
+        equal((child.stdout.read(), child.wait(SECONDS)), ('got\n', 3))
+        child.stdout.close()
+
+        # a terminal: its size and changes of it, the interrupt key, the end of input
+        script = ('trap "echo interrupted; exit 5" INT; stty size; tty; echo mark; read x; stty size; echo again; '
+                  'while :; do sleep 0.1; done')
+        t = Terminal([*base, run, 'sh', '-c', script])
+        t.expect(r'33 101\r\n/dev/pts/\d+\r\nmark')
+        t.size(40, 120)
+        t.type('\n')
+        t.expect(r'40 120\r\nagain')
+        t.type('\x03')
+        t.expect('interrupted')
+        equal(t.status(), 5)
+        t = Terminal([*base, run, 'cat'])
+        t.type('line\n')
+        t.expect(r'line\r\nline')
+        t.type('\x04')
+        equal(t.status(), 0)
+        # leaving: the keys alone, not one of them
+        t = Terminal([*base, run, 'sh', '-c', 'echo up; while [ ! -e stop ]; do echo tick; sleep 0.1; done; echo done > left'])
+        t.expect('up')
+        t.type('\x10x')
+        t.type('\x10\x11')
+        t.expect('left; the program goes on')
+        equal(t.status(), 0)
+        execute('sh', '-c', 'sleep 1; touch stop')
+        lab.until(lambda: execute('sh', '-c', 'cat left 2>/dev/null; true') == 'done\n', 'the program that was left behind')
+
+        # without a worker, and what must not be
+        w.kill9()
+        equal(execute('echo', 'alone'), 'alone\n')
+        p = subprocess.run([*base, '0xnot', 'true'], capture_output=True, text=True)
+        equal((p.returncode, 'no run' in p.stderr), (125, True))
+        w.start()
+        # a program of exec's ends with the run
+        child = subprocess.Popen([*base, run, 'sh', '-c', 'echo up; sleep 1000'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        equal(child.stdout.readline(), b'up\n')
+        lab.client.kill(uuid=run)
+        lab.wait(run, 'killed', timeout=90)
+        equal(child.wait(SECONDS), 137)
+        child.stdout.close()
+
+
+if __name__ == '__main__':
+    main()
