@@ -188,6 +188,15 @@ static bool has_hooks(const struct ctr_spec *s)
            hooks_has(s->hooks, "createContainer");
 }
 
+int ctr_exec_at(pid_t pid, int pidfd, int cgroup_fd, const struct ctr_spec *spec,
+                const struct ctr_exec_opts *o, pid_t *ret_pid, int *ret_pidfd, struct err *e)
+{
+    const struct enter_target t = {
+        .pid = pid, .pidfd = pidfd, .cgroup_fd = cgroup_fd, .spec = spec};
+
+    return enter_exec(&t, o, ret_pid, ret_pidfd, e);
+}
+
 static char *root_text(const struct ctr_spec *s, const char *bundle)
 {
     if (!s->root_path)

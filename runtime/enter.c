@@ -178,12 +178,3 @@ int enter_exec(const struct enter_target *t, const struct ctr_exec_opts *o, pid_
     *ret_pidfd = take_fd(&l.pidfd);
     return 0;
 }
-
-int ctr_exec_at(pid_t pid, int pidfd, int cgroup_fd, const struct ctr_spec *spec,
-                const struct ctr_exec_opts *o, pid_t *ret_pid, int *ret_pidfd, struct err *e)
-{
-    const struct enter_target t = {
-        .pid = pid, .pidfd = pidfd, .cgroup_fd = cgroup_fd, .spec = spec};
-
-    return enter_exec(&t, o, ret_pid, ret_pidfd, e);
-}
