@@ -37,6 +37,7 @@
 #include "oci/ref.h"
 #include "oci/registry.h"
 #include "oci/store_inner.h"
+#include "oci/trust.h"
 #include "oci/unpacker.h"
 
 enum { PARALLEL_MIN = 2, PARALLEL_MAX = 16 };
@@ -587,8 +588,13 @@ static int commit(struct pull *p, struct image **ret, struct err *e)
 
 static int resolve(struct pull *p, struct err *e)
 {
+    const struct oci_trust *trust = p->o->registries->trust;
+
     enter_phase(p, OCI_RESOLVING);
-    return resolve_manifest(p, e) < 0 || check_size(p, e) < 0 || resolve_config(p, e) < 0 ? -1 : 0;
+    if (oci_trust_admits(trust, p->ref, e) < 0 || resolve_manifest(p, e) < 0 ||
+        oci_trust_check_signature(trust, p->session, p->ref, p->top_digest, e) < 0)
+        return -1;
+    return check_size(p, e) < 0 || resolve_config(p, e) < 0 ? -1 : 0;
 }
 
 static int fetch(struct pull *p, struct image **ret, struct err *e)
@@ -677,7 +683,10 @@ int oci_pull_size(const struct oci_ref *ref, const struct oci_pull_opts *o, uint
     quiet.progress = NULL;
     pull_init(&p, NULL, ref, &quiet);
     p.session = oci_session_new(ref, o->registries, o->http, o->cancel);
-    int rc = resolve_manifest(&p, e);
+    int rc = oci_trust_admits(o->registries->trust, ref, e);
+
+    if (rc == 0)
+        rc = resolve_manifest(&p, e);
 
     if (rc == 0)
         *ret = compressed_size(&p.doc);

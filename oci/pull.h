@@ -17,6 +17,7 @@ struct http_client;
 struct image;
 struct oci_store;
 struct oci_ref;
+struct oci_trust;
 
 enum oci_phase { OCI_RESOLVING, OCI_DOWNLOADING, OCI_EXTRACTING, OCI_COMMITTING, OCI_DONE };
 
@@ -32,6 +33,7 @@ struct oci_registries {
     char *certs_dir;          /* /etc/docker/certs.d */
     char *docker_config;      /* path of config.json, or NULL */
     char *docker_auths;       /* the text of one, asked before the file, or NULL */
+    struct oci_trust *trust;  /* the operator's policy (oci/trust.h), or NULL: any image will do */
     uint64_t patience_ns;     /* silence, or less than 1 KiB/s, this long is failure; 0: a minute */
 };
 /* "[REGISTRY=]URL", without a registry of Docker Hub; tried in the order they are added. ERR_USER. */
@@ -39,6 +41,11 @@ int oci_registries_add_mirror(struct oci_registries *r, const char *text, struct
 /* Credentials from `file` or, when that is NULL, from where Docker and its kin look: $DOCKER_AUTH_CONFIG (the
  * document itself), $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json. */
 void oci_registries_credentials(struct oci_registries *r, const char *file);
+/* The trust policy in that file; NULL: none. ERR_USER names the rule that is wrong. */
+int oci_registries_load_trust(struct oci_registries *r, const char *file, struct err *e) MUST_CHECK;
+/* May that image, which is here already, be used without asking a registry? ERR_USER: no, and why. */
+int oci_registries_admit(const struct oci_registries *r, const struct oci_ref *ref, struct err *e)
+    MUST_CHECK;
 /* Flags plus /etc/docker/daemon.json keys "insecure-registries", "registry-mirrors". */
 int oci_registries_load(struct oci_registries *r, const char *daemon_json, struct err *e)
     MUST_CHECK;

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "oci/trust.h"
 
 #define DOCKER_IO  "docker.io"
 #define DOCKER_API "registry-1.docker.io"
@@ -90,6 +91,22 @@ void oci_registries_credentials(struct oci_registries *r, const char *file)
                                      : mem_printf("%s/.docker/config.json", home ? home : "/root");
 }
 
+int oci_registries_load_trust(struct oci_registries *r, const char *file, struct err *e)
+{
+    return file ? oci_trust_load(file, &r->trust, e) : 0;
+}
+
+int oci_registries_admit(const struct oci_registries *r, const struct oci_ref *ref, struct err *e)
+{
+    if (oci_trust_admits(r->trust, ref, e) < 0)
+        return -1;
+    if (oci_trust_wants_signature(r->trust, ref))
+        return err_set(
+            e, ERR_USER,
+            "refused by the trust policy: its signature can be had from its registry only");
+    return 0;
+}
+
 void oci_registries_free(struct oci_registries *r)
 {
     str_list_free(&r->insecure);
@@ -99,6 +116,7 @@ void oci_registries_free(struct oci_registries *r)
     if (r->docker_auths)
         explicit_bzero(r->docker_auths, strlen(r->docker_auths));
     free(r->docker_auths);
+    oci_trust_free(r->trust);
     *r = (struct oci_registries){0};
 }
 

@@ -62,8 +62,7 @@ int oci_registry_pause(struct oci_session *s, uint64_t ns, struct err *e)
 
 /* ---- one answer ---- */
 
-/* "bytes 100-199/200" is exactly from `offset` to the end of `size`. */
-static bool is_range(const char *text, uint64_t offset, uint64_t size)
+bool oci_registry_is_range(const char *text, uint64_t offset, uint64_t size)
 {
     char want[80];
 
@@ -83,7 +82,8 @@ static int on_head(void *arg, const struct http_response *head, struct err *e)
     if (g->sink && encoding && !str_eq(encoding, "identity"))
         return err_set(e, ERR_REMOTE, "the server encodes the blob on its own account");
     if (head->status == 206) {
-        if (!g->offset || !is_range(http_header(head, "content-range"), g->offset, g->size)) {
+        if (!g->offset ||
+            !oci_registry_is_range(http_header(head, "content-range"), g->offset, g->size)) {
             g->no_range = true; /* S19: start again */
             return err_set(e, ERR_REMOTE,
                            "the server answers with another range than was asked for");

@@ -62,5 +62,7 @@ struct oci_get {
 
 /* 0 with a 2xx answer. ERR_ABSENT: no place has it. ERR_USER: denied. */
 int oci_registry_get(struct oci_session *s, struct oci_get *g, struct err *e) MUST_CHECK;
+/* Is that Content-Range exactly from `offset` to the end of `size` (S19)? text may be NULL. */
+bool oci_registry_is_range(const char *text, uint64_t offset, uint64_t size);
 /* Wait, unless cancelled. */
 int oci_registry_pause(struct oci_session *s, uint64_t ns, struct err *e) MUST_CHECK;

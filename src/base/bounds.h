@@ -36,6 +36,9 @@
 #define BOUND_INDEX_MANIFESTS 1000
 #define BOUND_LAYERS          500 /* overlayfs: OVL_MAX_STACK */
 #define BOUND_TOKEN           (64 * BOUND_KIB)
+#define BOUND_SIGNATURE       (64 * BOUND_KIB) /* payload or key: both are well below one */
+#define BOUND_SIGNATURES      100              /* of one image: each is a request */
+#define BOUND_TRUST_RULES     1000
 #define BOUND_BOX_MEMBERS     10000 /* files of an image archive: three a layer and image */
 
 /* Archives: paths as the kernel takes them; entries as twice the largest image seen (2 million). */

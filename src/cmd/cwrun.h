@@ -26,7 +26,7 @@ enum { EXIT_OURS = 125, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127, EXIT_US
 struct image_options {
     char *store;
     struct str_list insecure, mirrors;
-    char *docker_config, *certs_dir;
+    char *docker_config, *certs_dir, *trust_policy;
     int64_t registry_timeout; /* seconds */
     bool quiet;
     /* not flags */
@@ -44,6 +44,8 @@ struct image_options {
                 "credentials (default: ~/.docker/config.json)"),                                   \
         OPT_ROW(struct_type, member.certs_dir, "certs-dir", 0, OPT_STR, "DIR",                     \
                 "/etc/docker/certs.d", "CAs and client certificates by registry"),                 \
+        OPT_ROW(struct_type, member.trust_policy, "trust-policy", 0, OPT_STR, "FILE", NULL,        \
+                "which images may be used: registries, digests, signatures"),                      \
         OPT_ROW(struct_type, member.registry_timeout, "registry-timeout", 0, OPT_INT, "SECONDS",   \
                 "60", "give a registry up that is silent or slower than 1 KiB/s for so long"),     \
         OPT_ROW(struct_type, member.quiet, "quiet", 'q', OPT_FLAG, NULL, NULL, "no progress")

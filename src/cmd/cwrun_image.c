@@ -44,39 +44,71 @@ static void draw(void *arg, const struct oci_progress *p)
     pthread_mutex_unlock(&m->lock);
 }
 
-static int pull(const struct image_options *o, struct oci_store *store, const struct oci_ref *ref,
-                struct image **ret, struct err *e)
+static int open_registries(const struct image_options *o, struct oci_registries *reg, struct err *e)
+{
+    str_list_copy(&reg->insecure, &o->insecure);
+    reg->certs_dir = mem_strdup(o->certs_dir);
+    reg->patience_ns = o->registry_timeout > 0 ? (uint64_t)o->registry_timeout * NS_PER_S : 0;
+    oci_registries_credentials(reg, o->docker_config);
+    for (size_t i = 0; i < o->mirrors.n; i++)
+        if (oci_registries_add_mirror(reg, o->mirrors.items[i], e) < 0)
+            return -1;
+    return oci_registries_load_trust(reg, o->trust_policy, e) < 0
+               ? -1
+               : oci_registries_load(reg, "/etc/docker/daemon.json", e);
+}
+
+static int pull(const struct image_options *o, const struct oci_registries *reg,
+                struct oci_store *store, const struct oci_ref *ref, struct image **ret,
+                struct err *e)
 {
     AUTO(http_client) struct http_client *http = NULL;
     struct meter meter = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .tty = isatty(STDERR_FILENO), .next_ns = 0};
-    struct oci_registries reg = {0};
 
-    str_list_copy(&reg.insecure, &o->insecure);
-    reg.certs_dir = mem_strdup(o->certs_dir);
-    reg.patience_ns = o->registry_timeout > 0 ? (uint64_t)o->registry_timeout * NS_PER_S : 0;
-    oci_registries_credentials(&reg, o->docker_config);
-    struct oci_pull_opts opts = {.registries = &reg,
+    if (http_client_new("cworker/" CW_VERSION, &http, e) < 0)
+        return -1;
+    struct oci_pull_opts opts = {.registries = reg,
+                                 .http = http,
                                  .take_names = o->take_names,
                                  .progress = o->quiet ? NULL : draw,
                                  .progress_arg = &meter};
-    int rc = 0;
+    int rc = oci_pull(store, ref, &opts, ret, e);
 
-    for (size_t i = 0; rc == 0 && i < o->mirrors.n; i++)
-        rc = oci_registries_add_mirror(&reg, o->mirrors.items[i], e);
-    if (rc == 0)
-        rc = oci_registries_load(&reg, "/etc/docker/daemon.json", e);
-
-    if (rc == 0)
-        rc = http_client_new("cworker/" CW_VERSION, &http, e);
-    if (rc == 0) {
-        opts.http = http;
-        rc = oci_pull(store, ref, &opts, ret, e);
-    }
     if (meter.drawn)
         fputc('\n', stderr);
-    oci_registries_free(&reg);
     return rc;
+}
+
+/* What is here already may be used without asking, unless its file may have changed, or the trust policy wants more. */
+static int settle_policy(const struct oci_registries *reg, const struct oci_ref *ref,
+                         enum pull_policy *policy, struct err *e)
+{
+    struct err refused = ERR_INIT;
+
+    if (*policy == PULL_MISSING && ref->transport != OCI_REGISTRY)
+        *policy = PULL_ALWAYS;
+    if (*policy == PULL_ALWAYS || oci_registries_admit(reg, ref, &refused) == 0)
+        return 0;
+    if (*policy == PULL_NEVER) {
+        *e = refused;
+        return -1;
+    }
+    *policy = PULL_ALWAYS;
+    return 0;
+}
+
+static int get(const struct image_options *o, const struct oci_registries *reg,
+               struct oci_store *store, const struct oci_ref *ref, enum pull_policy policy,
+               struct image **ret, struct err *e)
+{
+    if (settle_policy(reg, ref, &policy, e) < 0)
+        return -1;
+    if (policy == PULL_ALWAYS)
+        return pull(o, reg, store, ref, ret, e);
+    if (oci_store_find(store, ref, ret, e) == 0)
+        return 0;
+    return policy == PULL_MISSING && e->kind == ERR_ABSENT ? pull(o, reg, store, ref, ret, e) : -1;
 }
 
 int cwrun_get_image(const struct image_options *o, const char *reference, enum pull_policy policy,
@@ -84,21 +116,16 @@ int cwrun_get_image(const struct image_options *o, const char *reference, enum p
 {
     AUTO(oci_store) struct oci_store *store = NULL;
     AUTO(oci_ref) struct oci_ref *ref = NULL;
-    int rc;
+    struct oci_registries reg = {0};
+    int rc = -1;
 
-    if ((o->registries_only ? oci_ref_parse : oci_ref_parse_local)(reference, &ref, e) < 0 ||
-        oci_store_open(o->store, &store, e) < 0)
-        return -1;
-    if (ref->transport != OCI_REGISTRY && policy == PULL_MISSING)
-        policy =
-            PULL_ALWAYS; /* the file may be another one by now; its layers are not unpacked again */
-    rc = policy == PULL_ALWAYS ? pull(o, store, ref, ret, e) : oci_store_find(store, ref, ret, e);
-    if (rc < 0 && policy == PULL_MISSING && e->kind == ERR_ABSENT)
-        rc = pull(o, store, ref, ret, e);
-    if (rc < 0)
-        return -1;
-    *ret_store = take_ptr(&store);
-    return 0;
+    if ((o->registries_only ? oci_ref_parse : oci_ref_parse_local)(reference, &ref, e) == 0 &&
+        oci_store_open(o->store, &store, e) == 0 && open_registries(o, &reg, e) == 0)
+        rc = get(o, &reg, store, ref, policy, ret, e);
+    oci_registries_free(&reg);
+    if (rc == 0)
+        *ret_store = take_ptr(&store);
+    return rc;
 }
 
 struct only_image_options {

@@ -99,12 +99,20 @@ static void on_progress(void *arg, const struct oci_progress *p)
         loop_post(a->m->o.loop, note_progress, a);
 }
 
+/* The image as it is here; for a new run only if the trust policy lets it be used without asking a registry. */
+static int find_here(struct ask *a, struct err *e)
+{
+    if (!a->local && oci_registries_admit(a->m->o.registries, a->ref, e) < 0)
+        return -1;
+    return oci_store_find(a->m->o.store, a->ref, &a->found, e);
+}
+
 /* Whatever made the pull fail: an image of that name from before is good enough (B148). */
 static void fall_back(struct ask *a, const struct err *why, const char *failure)
 {
     struct err e = ERR_INIT;
 
-    if (oci_store_find(a->m->o.store, a->ref, &a->found, &e) == 0) {
+    if (find_here(a, &e) == 0) {
         a->message = mem_printf(
             "Image %s can not be downloaded from the cloud but it is found locally", a->name);
         a->error = *why;
@@ -153,7 +161,7 @@ static void run_ask(struct job *job)
     struct err e = ERR_INIT;
 
     /* What a digest names cannot have moved: here is here. */
-    if ((a->local || a->ref->digest) && oci_store_find(a->m->o.store, a->ref, &a->found, &e) == 0)
+    if ((a->local || a->ref->digest) && find_here(a, &e) == 0)
         return;
     if (a->local) {
         a->error = e;

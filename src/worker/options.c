@@ -100,6 +100,8 @@ const struct opt options_table[] = {
         "registry credentials (default: ~/.docker/config.json)"),
     ROW(certs_dir, "certs-dir", OPT_STR, "DIR", "/etc/docker/certs.d",
         "CAs and client certificates by registry"),
+    ROW(trust_policy, "trust-policy", OPT_STR, "FILE", NULL,
+        "which images may be used: registries, digests, signatures"),
     ROW(registry_timeout, "registry-timeout", OPT_INT, "SECONDS", "60",
         "a registry that is silent or slower than 1 KiB/s for so long is given up; 0: 60"),
     ROW(ca_file, "ca-file", OPT_STR, "FILE", NULL,

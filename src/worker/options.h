@@ -28,7 +28,7 @@ struct options {
     bool delete_work_dir_on_exit, exit_on_exception, preemptible;
     /* ours */
     char *config, *image_store, *scratch_dir, *runtime_dir, *cgroup, *cgroup_parent, *userns, *shim,
-        *docker_config, *certs_dir;
+        *docker_config, *certs_dir, *trust_policy;
     char *ipv4_pool, *ipv6_pool, *ca_file;
     char *network_allow, *network_deny, *network_only;
     int64_t network_egress, network_ingress; /* bytes a second; 0: no limit */

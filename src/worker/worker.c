@@ -162,7 +162,9 @@ static int open_registries(struct worker *w, struct err *e)
     mem_replace(&r->certs_dir, o->certs_dir);
     r->patience_ns = o->registry_timeout > 0 ? (uint64_t)o->registry_timeout * NS_PER_S : 0;
     oci_registries_credentials(r, o->docker_config);
-    return oci_registries_load(r, DAEMON_JSON, e);
+    return oci_registries_load_trust(r, o->trust_policy, e) < 0
+               ? -1
+               : oci_registries_load(r, DAEMON_JSON, e);
 }
 
 static void open_lanes(struct worker *w)

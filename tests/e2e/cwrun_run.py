@@ -101,16 +101,18 @@ class Run(unittest.TestCase):
 
     def test_images_of_files(self):
         """From a layout, of 500 layers, the most overlayfs takes: more than a page of lower directories."""
-        layout = os.path.join(self.scratch, 'many')
+        where = tempfile.mkdtemp(prefix='files.')
+        self.addCleanup(shutil.rmtree, where)
+        layout = os.path.join(where, 'many')
         layers = [image.Layer(image.SKELETON + image.busybox_entries(), 'none')] + [
             image.Layer([image.file('layer', str(n))], 'none') for n in range(1, 500)]
         image.Layout(layout).add('v1', image.Image(layers))
         image.Layout(layout).add('v2', image.Image([layers[0], layers[499]]))
-        archive = os.path.join(self.scratch, 'two.tar')
+        archive = os.path.join(where, 'two.tar')
         subprocess.run(['skopeo', 'copy', '-q', '--insecure-policy', 'oci:%s:v2' % layout, 'docker-archive:%s:two:v1' % archive],
                        check=True, timeout=100)
         for name in ('oci:%s:v1' % layout, 'docker-archive:' + archive):
-            done = subprocess.run([os.path.join(BIN, 'cwrun'), 'run', '-q', '--store', self.store, name, 'cat', '/layer'],
+            done = subprocess.run([os.path.join(BIN, 'cwrun'), 'run', '-q', '--store', os.path.join(where, 'work/images'), name, 'cat', '/layer'],
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
             self.assertEqual((done.returncode, done.stdout), (0, '499'), done.stderr)
 

@@ -24,6 +24,7 @@
 #include "oci/pull.h"
 #include "oci/ref.h"
 #include "oci/store.h"
+#include "oci/trust.h"
 #include "tar_maker.h"
 #include "test.h"
 #include "worker/images.h"
@@ -348,6 +349,28 @@ static void a_digest_at_hand_asks_nobody(void **state UNUSED)
     assert_int_equal(registry.requests, before);
 }
 
+/* Falling back to what is here is no way round the trust policy, by tag or by digest. */
+static void the_trust_policy_holds_for_images_at_hand(void **state UNUSED)
+{
+    static const char rule[] = "{\"registries\":[\"example.org\"]}";
+    AUTO_FREE char *by_digest = mem_printf("%s@%s", name, made[0].digest);
+    struct err e = ERR_INIT;
+
+    start(0, 0);
+    assert_ready(answer(name, "a"), 0);
+    assert_ready(answer(by_digest, "b"), 0);
+    assert_int_equal(oci_trust_parse(rule, strlen(rule), "/", &registries.trust, &e), 0);
+    int before = registry.requests;
+    struct images_status s = answer(name, "c");
+
+    assert_int_equal(s.state, IMAGES_FAILED);
+    assert_has(s.message, "refused by the trust policy");
+    s = answer(by_digest, "d");
+    assert_int_equal(s.state, IMAGES_FAILED);
+    assert_has(s.message, "refused by the trust policy");
+    assert_int_equal(registry.requests, before);
+}
+
 static void nothing_of_too_big_an_image_is_fetched(void **state UNUSED)
 {
     start(1024, 0);
@@ -529,6 +552,7 @@ int main(void)
         WITH_REGISTRY(the_image_at_hand_serves_when_the_registry_does_not),
         WITH_REGISTRY(a_failure_says_why_and_is_over_with_its_run),
         WITH_REGISTRY(a_digest_at_hand_asks_nobody),
+        WITH_REGISTRY(the_trust_policy_holds_for_images_at_hand),
         WITH_REGISTRY(nothing_of_too_big_an_image_is_fetched),
         WITH_REGISTRY(a_pull_nobody_waits_for_is_cancelled),
         WITH_REGISTRY(an_adopted_run_holds_without_a_registry),

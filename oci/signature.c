@@ -1,0 +1,125 @@
+#include "oci/signature.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bounds.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "oci/ref.h"
+
+#define PAYLOAD_TYPE "application/vnd.dev.cosign.simplesigning.v1+json"
+#define ANNOTATION   "dev.cosignproject.cosign/signature"
+
+static const char *const kinds[] = {"cosign container image signature",
+                                    "atomic container signature"};
+
+void oci_signature_free(struct oci_signatures *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        free(s->items[i].bytes);
+    free(s->items);
+    *s = (struct oci_signatures){0};
+}
+
+static int decode(const char *text, struct oci_signature *ret, struct err *e)
+{
+    size_t n = strlen(text), pad = n && text[n - 1] == '=' ? 1 + (n > 1 && text[n - 2] == '=') : 0;
+    int got;
+
+    ret->bytes = mem_zalloc(n + 4);
+    got = n && n % 4 == 0 ? EVP_DecodeBlock(ret->bytes, (const unsigned char *)text, (int)n) : -1;
+    if (got < (int)pad)
+        return err_set(e, ERR_USER, "is not base64");
+    ret->n = (size_t)got - pad;
+    return 0;
+}
+
+static int read_layer(const cJSON *item, struct oci_signatures *ret, struct err *e)
+{
+    const cJSON *notes = NULL;
+    const char *type = "", *digest, *text = NULL;
+    struct oci_signature *s = &ret->items[ret->n];
+
+    if (!cJSON_IsObject(item))
+        return err_set(e, ERR_USER, "not an object");
+    if (json_opt_str(item, "mediaType", 255, &type, e) < 0)
+        return -1;
+    if (!str_eq(type, PAYLOAD_TYPE))
+        return 0;
+    if (json_get_str(item, "digest", DIGEST_TEXT_MAX - 1, &digest, e) < 0 ||
+        json_get_u64(item, "size", BOUND_SIGNATURE, &s->payload.size, e) < 0 ||
+        json_get_object(item, "annotations", &notes, e) < 0 ||
+        json_get_str(notes, ANNOTATION, BOUND_SIGNATURE, &text, e) < 0)
+        return -1;
+    if (!digest_is_valid(digest))
+        return err_set(e, ERR_USER, "not a digest");
+    snprintf(s->payload.digest, sizeof(s->payload.digest), "%s", digest);
+    ret->n++; /* what decode allocates is released with the rest */
+    return decode(text, s, e) < 0 ? err_wrap(e, ANNOTATION) : 0;
+}
+
+int oci_signature_manifest(const char *text, size_t n, struct oci_signatures *ret, struct err *e)
+{
+    AUTO(cJSON) cJSON *doc = NULL;
+    AUTO(oci_signatures) struct oci_signatures s = {0};
+    const cJSON *list, *item;
+
+    if (json_parse(text, n, &doc, e) < 0 ||
+        json_get_array(doc, "layers", BOUND_SIGNATURES, &list, e) < 0)
+        return -1;
+    s.items = mem_array((size_t)cJSON_GetArraySize(list), sizeof(*s.items));
+    cJSON_ArrayForEach(item, list) {
+        if (read_layer(item, &s, e) < 0)
+            return err_wrap(e, "signature %zu", s.n);
+    }
+    *ret = s;
+    s = (struct oci_signatures){0};
+    return 0;
+}
+
+static bool is_kind(const char *text)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (str_eq(text, kinds[i]))
+            return true;
+    return false;
+}
+
+/* "index.docker.io/library/x", "host:5000/a/b", perhaps with a tag: is it the repository of ref? */
+static bool is_repository_of(const char *text, const struct oci_ref *ref)
+{
+    AUTO(oci_ref) struct oci_ref *said = NULL;
+    struct err ignored = ERR_INIT;
+
+    return oci_ref_parse(text, &said, &ignored) == 0 && str_eq(said->registry, ref->registry) &&
+           str_eq(said->repository, ref->repository);
+}
+
+int oci_signature_payload(const char *text, size_t n, const char *digest, const struct oci_ref *ref,
+                          bool match, struct err *e)
+{
+    AUTO(cJSON) cJSON *doc = NULL;
+    const cJSON *critical, *image, *identity;
+    const char *type, *of, *name;
+    char shown[STR_SHOW_MAX];
+
+    if (json_parse(text, n, &doc, e) < 0 || json_get_object(doc, "critical", &critical, e) < 0 ||
+        json_get_str(critical, "type", 200, &type, e) < 0 ||
+        json_get_object(critical, "image", &image, e) < 0 ||
+        json_get_str(image, "docker-manifest-digest", DIGEST_TEXT_MAX - 1, &of, e) < 0 ||
+        json_get_object(critical, "identity", &identity, e) < 0 ||
+        json_get_str(identity, "docker-reference", BOUND_REF, &name, e) < 0)
+        return -1;
+    if (!is_kind(type))
+        return err_set(e, ERR_USER, "is of another kind: %s", str_show(shown, type));
+    if (!str_eq(of, digest))
+        return err_set(e, ERR_USER, "is of another image: %s", str_show(shown, of));
+    if (match && !is_repository_of(name, ref))
+        return err_set(e, ERR_USER, "was made for another repository: %s", str_show(shown, name));
+    return 0;
+}
