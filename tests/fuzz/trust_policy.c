@@ -11,10 +11,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const char *const names[] = {
-        "ubuntu", "quay.io/team/x:v1",
-        "h:5000/x@sha256:"
-        "0000000000000000000000000000000000000000000000000000000000000000"};
+#define ZEROS "0000000000000000000000000000000000000000000000000000000000000000"
+    static const char *const names[] = {"ubuntu", "quay.io/team/x:v1", ("h:5000/x@sha256:" ZEROS)};
     const char *text = n ? (const char *)data : "";
     AUTO(oci_trust) struct oci_trust *t = NULL;
     AUTO(pubkey) struct pubkey *k = NULL;
