@@ -24,8 +24,8 @@
 #include "worker/service.h"
 
 enum { TUBE_BYTES = 256 * 1024 };
-#define GIVE_UP_NS     (6 * 3600 * NS_PER_S + 1800 * NS_PER_S)
-#define BACKOFF_CAP_NS (30 * NS_PER_S)
+#define GIVE_UP_NS (6 * 3600 * NS_PER_S + 1800 * NS_PER_S)
+#define CAP        30 /* of the pause, in first pauses */
 
 struct upload {
     struct job job;
@@ -105,8 +105,10 @@ static bool pause_for(struct upload *u, uint64_t ns)
 static void run(struct job *job)
 {
     struct upload *u = (struct upload *)job;
-    struct backoff b = BACKOFF_INIT(u->o.backoff_ns ? u->o.backoff_ns : NS_PER_S, BACKOFF_CAP_NS);
+    uint64_t first = u->o.backoff_ns ? u->o.backoff_ns : NS_PER_S;
+    struct backoff b = BACKOFF_INIT(first, CAP * first);
     uint64_t deadline = clock_in_ns(u->o.give_up_ns ? u->o.give_up_ns : GIVE_UP_NS);
+    const struct cancel *cancel = job->cancel;
 
     for (;;) {
         struct err e = ERR_INIT;
@@ -116,13 +118,15 @@ static void run(struct job *job)
             return;
         }
         u->error = e;
-        if (cancel_fired(u->job.cancel))
-            err_set(&u->error, ERR_CANCELLED, "cancelled");
         if (service_http_status(&e) >= 500)
             u->had_server_error = true;
-        if (cancel_fired(u->job.cancel) || !service_is_transient(&e) || clock_passed(deadline) ||
-            !pause_for(u, backoff_next(&b)))
-            return;
+        bool again = service_is_transient(&e) && !clock_passed(deadline) && !cancel_fired(cancel);
+
+        if (again && pause_for(u, backoff_next(&b)))
+            continue;
+        if (cancel_fired(cancel)) /* also in the pause: nothing is wrong with the results */
+            err_set(&u->error, ERR_CANCELLED, "cancelled");
+        return;
     }
 }
 

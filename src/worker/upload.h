@@ -29,7 +29,7 @@ struct upload_opts {
     const struct str_list *exclude;  /* exclude_patterns (6.4); copied; may be NULL */
     const struct str_list *skip_top; /* dependency links to leave out (B091); copied; may be NULL */
     uint64_t give_up_ns;             /* 0: six hours and a half */
-    uint64_t backoff_ns;             /* first pause; 0: 1 s, doubling to 30 s */
+    uint64_t backoff_ns;             /* first pause; 0: 1 s; doubling to 30 times that */
     /* Main thread, about once a second while bytes move: status text
      * "Uploading results: {size} uploaded (archived size)." (B117). */
     void (*progress)(void *arg, const char *status);
