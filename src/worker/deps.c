@@ -210,9 +210,10 @@ static void download_done(struct job *job)
         become_ready(d, x, j);
     else if (j->error.kind == ERR_CANCELLED && !x->dependents.n)
         drop(d, x);
-    else
+    else if (j->error.kind != ERR_CANCELLED || !d->stopped)
         become_failed(x, &j->error);
-    d->o.changed(d->o.changed_arg, j->uuid, j->path);
+    if (!d->stopped) /* the worker ends: its runs wait for their dependencies when it is back */
+        d->o.changed(d->o.changed_arg, j->uuid, j->path);
     cancel_unref(job->cancel);
     free(j->uuid);
     free(j->path);
