@@ -117,16 +117,16 @@ static void test_no_names(void **state)
         "x@sha256",
         "x@sha256:",
         "x@sha256:abc",
-        "x@sha256:" HEX "0",
+        ("x@" DIG "0"),
         "x@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
         "x@sha256:../../../../etc/passwd/../../../../../../../../../../../../../x",
         "x@sha1:0123456789abcdef0123456789abcdef01234567",
-        "x@md5:" HEX,
-        "x@" DIG "@" DIG,
-        "x@sha512:" HEX,
-        "x@sha256:" HEX "\n",
-        "x@SHA256:" HEX,
-        "x@sha256-" HEX,
+        ("x@md5:" HEX),
+        ("x@" DIG "@" DIG),
+        ("x@sha512:" HEX),
+        ("x@" DIG "\n"),
+        ("x@SHA256:" HEX),
+        ("x@sha256-" HEX),
     };
 
     (void)state;
