@@ -10,8 +10,13 @@
 #include "base/confine.h"
 #include "cmd/cwrun.h"
 #include "netns/doctor.h"
+#include "oci/pull.h"
 #include "runtime/doctor.h"
 #include "runtime/gpu.h"
+#include "worker/options.h"
+
+#define DAEMON_JSON    "/etc/docker/daemon.json"
+#define SERVICE_CONFIG "/etc/cworker/cworkerd.conf"
 
 static void print_gpus(void)
 {
@@ -72,6 +77,33 @@ static void print_unpacking(void)
            walls & CONFINE_LANDLOCK ? "on top of it" : "not in this kernel (the others stand)");
 }
 
+/* S17: registries whose certificates nobody looks at, by whose word. */
+static void print_insecure(const struct str_list *hosts, const char *where)
+{
+    AUTO_FREE char *text = str_list_join(hosts, ", ");
+
+    if (hosts->n)
+        printf("warn     registries: not verified, or by http: %s (%s)\n", text, where);
+}
+
+static void print_registries(void)
+{
+    struct oci_registries docker = {0};
+    AUTO(options) struct options service = {0};
+    struct err e = ERR_INIT;
+
+    if (oci_registries_load(&docker, DAEMON_JSON, &e) < 0)
+        printf("MISSING  registries: %s\n", e.msg);
+    print_insecure(&docker.insecure, DAEMON_JSON);
+    if (access(SERVICE_CONFIG, F_OK) == 0 &&
+        opt_parse_file(options_table, SERVICE_CONFIG, &service, &e) < 0)
+        printf("MISSING  service: %s\n", e.msg);
+    print_insecure(&service.insecure_registries, SERVICE_CONFIG);
+    if (!docker.insecure.n && !service.insecure_registries.n && e.kind == ERR_NONE)
+        printf("ok       registries: all but those of loopback are verified\n");
+    oci_registries_free(&docker);
+}
+
 struct doctor_options {
     bool images, repair;
     char *store;
@@ -115,6 +147,7 @@ int cwrun_doctor(int argc, char **argv)
     free(checks);
     print_unpacking();
     print_networks();
+    print_registries();
     print_gpus();
     return missing ? 1 : 0;
 }

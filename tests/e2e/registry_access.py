@@ -245,6 +245,42 @@ class Access(unittest.TestCase):
             os.unlink(self.path(folder, 'client.key'))
             self.fails('TLS|key|certificate', one.address, *flags)
 
+    def test_files_of_docker(self):
+        """/etc/docker/daemon.json: insecure registries and mirrors of Docker Hub; told by the doctor."""
+        one = self.registry()
+        one.push(self.layout.path, 'x:v1', 'library/x', 'v1')
+        tools.own_mounts()
+        subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', self.path()], check=True)
+        for name in ('upper', 'work'):
+            os.mkdir(self.path(name))
+        subprocess.run(['mount', '-t', 'overlay', 'overlay', '-o', 'lowerdir=/etc,upperdir=%s,workdir=%s' % (
+            self.path('upper'), self.path('work')), '/etc'], check=True)
+        try:
+            self.fails('registry', one.address)
+            os.makedirs('/etc/docker', exist_ok=True)
+            os.makedirs('/etc/cworker', exist_ok=True)
+
+            def write(path, text):
+                with open(path, 'w') as out:
+                    out.write(text)
+            write('/etc/docker/daemon.json', json.dumps({'insecure-registries': [one.address], 'registry-mirrors': ['http://' + one.address],
+                                                         'log-level': 'debug'}))
+            write('/etc/cworker/cworkerd.conf', 'insecure-registry = lab.example:5000\n')
+            self.ok(one.address)
+            self.ok('docker.io', name='x:v1')
+            doctor = [os.path.join(tools.BIN, 'cwrun'), 'doctor']
+            said = subprocess.run(doctor, capture_output=True, text=True, timeout=60).stdout
+            self.assertRegex(said, 'warn +registries: not verified, or by http: %s .*daemon.json' % re.escape(one.address))
+            self.assertRegex(said, 'warn +registries: not verified, or by http: lab.example:5000 .*cworkerd.conf')
+            for text in ('{', '{"insecure-registries": 7}', '{"registry-mirrors": ["ftp://x"]}'):
+                write('/etc/docker/daemon.json', text)
+                self.fails('/etc/docker/daemon.json', one.address)
+                self.assertIn('MISSING  registries: /etc/docker/daemon.json', subprocess.run(
+                    doctor, capture_output=True, text=True, timeout=60).stdout)
+        finally:
+            subprocess.run(['umount', '/etc'], check=True)
+            subprocess.run(['umount', self.path()], check=True)
+
     # ---- proxies
 
     def test_proxies(self):
