@@ -241,22 +241,42 @@ static void find_missing(struct pull *p)
 
 /* What the layers will take is known only when they are unpacked; compressed ones grow to 2.5-3.5 times.
  * The lower end is asked for: the check is there to fail early, not to forbid what would just fit. */
-static int check_room(struct pull *p, struct err *e)
+static uint64_t needed_room(const struct pull *p)
 {
-    uint64_t need = 0, free_bytes = store_free_bytes(p->store);
-    char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX];
+    uint64_t need = 0;
 
     for (size_t k = 0; k < p->n_missing; k++) {
         const struct oci_desc *d = p->layers[p->missing[k]].desc;
         uint64_t grown = str_ends(d->media_type, "tar") ? d->size : d->size + d->size / 2 * 3;
 
         if (__builtin_add_overflow(need, grown, &need))
-            need = UINT64_MAX;
+            return UINT64_MAX;
     }
-    if (need <= free_bytes)
+    return need;
+}
+
+static int check_room(struct pull *p, struct err *e)
+{
+    uint64_t need = needed_room(p), reserve = p->o->reserve, all, free_bytes;
+    char a[UNITS_TEXT_MAX], b[UNITS_TEXT_MAX], c[UNITS_TEXT_MAX], d[UNITS_TEXT_MAX];
+    bool asked = false;
+
+    if (!need)
         return 0;
-    return err_set(e, ERR_LIMIT, "needs about %s of disk, %s are free in %s",
-                   units_decimal_str(a, need), units_decimal_str(b, free_bytes), p->store->path);
+    if (__builtin_add_overflow(need, reserve, &all))
+        all = UINT64_MAX;
+    for (;; asked = true) {
+        free_bytes = store_free_bytes(p->store);
+        if (all <= free_bytes)
+            return 0;
+        if (asked || !p->o->make_room || !p->o->make_room(p->o->make_room_arg, all - free_bytes))
+            break;
+    }
+    return err_set(e, ERR_LIMIT, "needs about %s of disk%s%s%s, %s are free in %s: %s are missing",
+                   units_decimal_str(a, need), reserve ? " and " : "",
+                   reserve ? units_decimal_str(b, reserve) : "", reserve ? " to be left free" : "",
+                   units_decimal_str(c, free_bytes), p->store->path,
+                   units_decimal_str(d, all - free_bytes));
 }
 
 /* ---- one layer ---- */

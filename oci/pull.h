@@ -58,6 +58,11 @@ struct oci_pull_opts {
     uint64_t
         max_compressed_size; /* 0: none; else refused before the first layer byte, ERR_LIMIT (B152) */
     bool take_names;   /* an archive's own names for the image are its names in the store, too */
+    /* Free bytes of the store's disk that a pull leaves alone. */
+    uint64_t reserve;
+    /* So many bytes are missing: true when some were freed, and it is worth to look again. May be NULL. */
+    bool (*make_room)(void *arg, uint64_t missing);
+    void *make_room_arg;
     unsigned parallel; /* layers at once; 0: number of CPUs */
     void (*progress)(
         void *arg, const struct oci_progress *p); /* any thread, at most 10 a second; may be NULL */

@@ -224,6 +224,11 @@ uint64_t store_free_bytes(struct oci_store *s)
     return fstatvfs(s->dir, &v) < 0 ? UINT64_MAX : (uint64_t)v.f_bavail * v.f_frsize;
 }
 
+uint64_t oci_store_free(struct oci_store *s)
+{
+    return store_free_bytes(s);
+}
+
 /* ---- opening ---- */
 
 static int open_dir(struct oci_store *s, const char *name, int *ret, struct err *e)

@@ -89,3 +89,5 @@ int oci_store_pin(struct oci_store *s, const char *name_or_id, bool pinned, stru
 
 /* Bytes all layers take, each once. */
 uint64_t oci_store_bytes(struct oci_store *s);
+/* Bytes that can still be written where the store is. */
+uint64_t oci_store_free(struct oci_store *s);

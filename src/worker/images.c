@@ -25,6 +25,7 @@
 #include "oci/pull.h"
 #include "oci/ref.h"
 #include "oci/store.h"
+#include "worker/images_room.h"
 #include "worker/images_text.h"
 
 #define TELL_NS (500 * NS_PER_MS)
@@ -69,6 +70,7 @@ struct prune_job {
 
 struct images {
     struct images_opts o;
+    struct images_room room;
     struct ask *asks;
     struct user *users;
     size_t active;
@@ -146,6 +148,14 @@ static int check_size(struct ask *a, const struct oci_pull_opts *o)
     return 1;
 }
 
+static bool make_room(void *arg, uint64_t missing)
+{
+    struct images *m = arg;
+    bool above;
+
+    return images_room_make(m->o.store, &m->room, missing, &above) > 0;
+}
+
 /* Lane thread. Leaves found and message; no image means that it failed. */
 static void run_ask(struct job *job)
 {
@@ -157,6 +167,9 @@ static void run_ask(struct job *job)
         .max_compressed_size = a->m->o.max_image_size,
         .progress = on_progress,
         .progress_arg = a,
+        .reserve = a->m->o.min_free,
+        .make_room = make_room,
+        .make_room_arg = a->m,
     };
     struct err e = ERR_INIT;
 
@@ -211,6 +224,9 @@ static void ask_free(struct ask *a)
 }
 
 static void prune_soon(struct images *m);
+/* The name by which images asked for in advance are used: no uuid looks so. */
+#define PREPULL "(prepull)"
+static void drop_prepull(struct ask *a);
 
 static void log_answer(const struct ask *a)
 {
@@ -239,10 +255,13 @@ static void ask_done(struct job *job)
             a->message = mem_strdup(a->found ? "Image ready" : a->error.msg);
         log_answer(a);
     }
-    if (a->users == 0)
+    if (a->users == 0) {
         ask_free(a);
-    else if (!cancelled)
-        tell(a);
+    } else {
+        if (!cancelled)
+            tell(a);
+        drop_prepull(a);
+    }
     prune_soon(m);
 }
 
@@ -301,6 +320,11 @@ static struct ask *find_open(struct images *m, const char *image)
 
 /* ---- users ---- */
 
+static bool has_limit(const struct images *m)
+{
+    return m->room.max_bytes || m->room.min_free;
+}
+
 static void add_user(struct images *m, const char *image, const char *run, struct ask *a)
 {
     struct user *u = mem_new(struct user);
@@ -330,7 +354,7 @@ static void drop_user(struct images *m, struct user **at)
     *at = u->next;
     if (--a->users == 0) {
         a->given_up = true;
-        if (a->found && !a->in_flight && m->o.max_cache_size)
+        if (a->found && !a->in_flight && has_limit(m))
             str_list_add(&m->touch, a->found->repo_digest ? a->found->repo_digest : a->name);
         if (a->in_flight)
             cancel_fire(a->job.cancel);
@@ -340,6 +364,34 @@ static void drop_user(struct images *m, struct user **at)
     free(u->run);
     free(u->image);
     free(u);
+}
+
+/* Answered: whoever only wanted it to be here has no more claim. May free the ask. */
+static void drop_prepull(struct ask *a)
+{
+    for (struct user **at = &a->m->users; *at; at = &(*at)->next)
+        if ((*at)->ask == a && str_eq((*at)->run, PREPULL)) {
+            drop_user(a->m, at);
+            return;
+        }
+}
+
+void images_prepull(struct images *m, const struct str_list *list)
+{
+    loop_assert_main(m->o.loop);
+    for (size_t i = 0; i < list->n; i++) {
+        const char *image = list->items[i];
+
+        if (*find_user(m, image, PREPULL))
+            continue;
+        struct ask *a = ask_new(m, image, false);
+
+        add_user(m, image, PREPULL, a);
+        if (!a->in_flight) {
+            log_warn("image=%s cannot be fetched in advance: %s", image, a->message ? a->message : "");
+            drop_prepull(a);
+        }
+    }
 }
 
 static void show(struct ask *a, struct images_status *ret)
@@ -417,16 +469,10 @@ static void run_prune(struct job *job)
 {
     struct prune_job *p = (struct prune_job *)job;
     struct images *m = p->m;
-    struct err e = ERR_INIT;
-    uint64_t freed = 0;
 
     for (size_t i = 0; i < p->touch.n; i++)
         touch(m, p->touch.items[i]);
-    if (oci_store_prune(m->o.store, m->o.max_cache_size, &freed, &e) < 0)
-        log_warn("image cache: %s", e.msg);
-    else if (freed)
-        log_info("image cache freed=%llu", (unsigned long long)freed);
-    p->above = oci_store_bytes(m->o.store) > m->o.max_cache_size;
+    images_room_make(m->o.store, &m->room, 0, &p->above);
 }
 
 static void prune_done(struct job *job)
@@ -448,7 +494,7 @@ static void prune_done(struct job *job)
 /* One at a time; what happens meanwhile is looked at when it is done. */
 static void prune_soon(struct images *m)
 {
-    if (!m->o.max_cache_size || m->stopped)
+    if (!has_limit(m) || m->stopped)
         return;
     m->prune_again = m->pruning;
     if (m->pruning)
@@ -479,6 +525,7 @@ struct images *images_new(const struct images_opts *o)
     struct images *m = mem_new(struct images);
 
     m->o = *o;
+    m->room = (struct images_room){o->max_cache_size, o->min_free};
     m->prune_timer = loop_add_timer(o->loop, on_prune_timer, m);
     return m;
 }

@@ -42,11 +42,13 @@ struct images_opts {
     struct http_client *http;
     uint64_t max_image_size; /* --max-image-size, compressed; 0: none (B152) */
     uint64_t max_cache_size; /* --max-image-cache-size; 0: nothing is ever removed (B153, B154) */
+    uint64_t min_free;       /* --min-free-space: of the store's disk; 0: none */
     /* Main thread: the answer for this image text changed, at most about 2 times a second. */
     void (*changed)(void *arg, const char *image);
     void *changed_arg;
 };
 
+struct str_list;
 struct images *images_new(const struct images_opts *o);
 /* `image` as the bundle names it; never fails: a bad reference is a FAILED status. */
 void images_get(struct images *m, const char *image, const char *run, struct images_status *ret);
@@ -54,6 +56,8 @@ void images_get(struct images *m, const char *image, const char *run, struct ima
 void images_hold(struct images *m, const char *image, const char *run);
 /* The run is over: its image may be evicted, its pull is cancelled when nobody else waits. */
 void images_release(struct images *m, const char *run);
+/* Fetch these now, for nobody yet. What fails is logged, and fetched when a run asks for it. */
+void images_prepull(struct images *m, const struct str_list *list);
 size_t images_active(const struct images *m); /* pulls and disk jobs in progress */
 /* Cancel all; the loop must run until images_active is 0 before images_free. */
 void images_stop(struct images *m);

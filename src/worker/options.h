@@ -32,7 +32,8 @@ struct options {
     char *ipv4_pool, *ipv6_pool, *ca_file;
     char *network_allow, *network_deny, *network_only;
     int64_t network_egress, network_ingress; /* bytes a second; 0: no limit */
-    struct str_list insecure_registries, registry_mirrors;
+    struct str_list insecure_registries, registry_mirrors, prepull_images;
+    int64_t min_free_space; /* bytes; 0: none */
     int64_t pids_limit, pulls, downloads, registry_timeout, bundle_check_seconds;
 
     char *username, *password; /* by options_credentials */

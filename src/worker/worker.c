@@ -263,6 +263,7 @@ static int open_caches(struct worker *w, struct err *e)
         .http = service_http(w->service),
         .max_image_size = (uint64_t)w->o->max_image_size,
         .max_cache_size = (uint64_t)w->o->max_image_cache_size,
+        .min_free = w->o->min_free_space > 0 ? (uint64_t)w->o->min_free_space : 0,
         .changed = image_changed,
         .changed_arg = w,
     };
@@ -273,6 +274,7 @@ static int open_caches(struct worker *w, struct err *e)
         return -1;
     opened.store = w->images_store;
     w->images = images_new(&opened);
+    images_prepull(w->images, &w->o->prepull_images);
     return 0;
 }
 

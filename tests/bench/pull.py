@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Registry to ready, synced root: cwrun pull against skopeo + umoci, podman and containerd; cold each time, on a fresh
+"""Registry to ready, synced root: cwrun pull against skopeo + umoci, podman, containerd and dockerd; cold each time, on a fresh
 journaled loop file system.
 
 For each: wall seconds (to the end of a sync of that file system), CPU seconds of all its processes, the largest sum of
@@ -133,6 +133,28 @@ def containerd(disk):
         daemon.wait()
 
 
+@contextlib.contextmanager
+def dockerd(disk):
+    """A private one that leaves the host's network alone."""
+    where = disk.where + '/docker'
+    os.mkdir(where)
+    host = 'unix://%s/sock' % where
+    with open(where + '/log', 'w') as log:
+        daemon = subprocess.Popen(['dockerd', '--host', host, '--data-root', where + '/data', '--exec-root', where + '/exec',
+                                   '--pidfile', where + '/pid', '--bridge', 'none', '--iptables=false', '--ip6tables=false',
+                                   '--storage-driver', 'overlay2'], stdout=log, stderr=log)
+    docker = ['docker', '--host', host]
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(docker + ['version'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             check=False).returncode and time.monotonic() < deadline:
+            time.sleep(0.2)
+        yield daemon.pid, docker
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait()
+
+
 def skopeo_umoci(disk, reference, sample):
     fs = disk.where
     sample.take(disk, ['sh', '-c', 'skopeo copy --quiet --insecure-policy --src-tls-verify=false docker://%s oci:%s/o:x && '
@@ -150,6 +172,11 @@ def ctr(disk, reference, sample):
         sample.take(disk, command + ['images', 'pull', '--plain-http', reference], pid)
 
 
+def docker(disk, reference, sample):
+    with dockerd(disk) as (pid, command):
+        sample.take(disk, command + ['pull', '--quiet', reference], pid)
+
+
 def cwrun(disk, reference, sample):
     # it syncs by itself before an image counts as there
     sample.take(disk, [CWRUN, 'pull', '--quiet', '--store', disk.where + '/images', '--insecure-registry',
@@ -157,6 +184,7 @@ def cwrun(disk, reference, sample):
 
 
 CONTESTANTS = {'skopeo + umoci': (skopeo_umoci, 'umoci'), 'podman': (podman, 'podman'), 'containerd': (ctr, 'containerd'),
+               'dockerd': (docker, 'dockerd'),
                'cwrun pull': (cwrun, None)}
 
 

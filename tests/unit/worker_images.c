@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -28,6 +30,7 @@
 #include "tar_maker.h"
 #include "test.h"
 #include "worker/images.h"
+#include "worker/images_room.h"
 #include "worker/images_text.h"
 
 enum { VERSIONS = 2, LAYER_BYTES = 64 * 1024 };
@@ -152,7 +155,7 @@ static void changed(void *arg UNUSED, const char *image UNUSED)
     changes++;
 }
 
-static void start(uint64_t max_image, uint64_t max_cache)
+static void start_with(uint64_t max_image, uint64_t max_cache, uint64_t min_free)
 {
     images = images_new(&(struct images_opts){.loop = loop,
                                               .lane = lane,
@@ -162,7 +165,13 @@ static void start(uint64_t max_image, uint64_t max_cache)
                                               .http = http,
                                               .max_image_size = max_image,
                                               .max_cache_size = max_cache,
+                                              .min_free = min_free,
                                               .changed = changed});
+}
+
+static void start(uint64_t max_image, uint64_t max_cache)
+{
+    start_with(max_image, max_cache, 0);
 }
 
 static int set_up(void **state UNUSED)
@@ -171,6 +180,8 @@ static int set_up(void **state UNUSED)
 
     snprintf(dir, sizeof(dir), "/tmp/cw-images-XXXXXX");
     assert_non_null(mkdtemp(dir));
+    /* Its own, so that its free space is nobody else's. */
+    assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=16m"), 0);
     version = asked_for_tag = asked_for_layers = denied = held = changes = 0;
     server_start(&registry, serve, NULL);
     snprintf(name, sizeof(name), "127.0.0.1:%d/x", registry.port);
@@ -234,6 +245,7 @@ static int tear_down(void **state UNUSED)
     memset(&registries, 0, sizeof(registries));
     loop_free(loop);
     server_stop(&registry);
+    assert_int_equal(umount2(dir, MNT_DETACH), 0);
     assert_ok(tree_remove_at(AT_FDCWD, dir, &e), &e);
     return 0;
 }
@@ -464,6 +476,83 @@ static void without_a_limit_nothing_is_removed(void **state UNUSED)
     assert_true(is_here(name));
 }
 
+static void rooms_add_up(void **state UNUSED)
+{
+    static const struct {
+        struct images_room room;
+        uint64_t bytes, free_bytes, target;
+    } rows[] = {
+        {{0, 0}, 100, 0, UINT64_MAX}, {{70, 0}, 100, 0, 70},    {{70, 0}, 50, 0, 70},
+        {{0, 20}, 100, 20, UINT64_MAX}, {{0, 20}, 100, 15, 95}, {{0, 200}, 100, 15, 0},
+        {{70, 20}, 100, 15, 70},        {{97, 20}, 100, 15, 95}, {{97, 20}, 100, 25, 97},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_true(images_room_target(&rows[i].room, rows[i].bytes, rows[i].free_bytes) ==
+                    rows[i].target);
+}
+
+/* Unused ones go as soon as too little of the disk is free, and for a pull that would not leave enough. */
+static void room_is_made_and_what_is_missing_is_named(void **state UNUSED)
+{
+    AUTO_FREE char *first = mem_printf("%s@%s", name, made[0].digest);
+    AUTO_FREE char *second = mem_printf("%s@%s", name, made[1].digest);
+
+    start(0, 0);
+    assert_ready(answer(first, "a"), 0);
+    uint64_t free_bytes = oci_store_free(store);
+
+    stop();
+    start_with(0, 0, free_bytes + 1000);
+    images_hold(images, first, "a");
+    struct images_status s = answer(second, "b");
+
+    assert_int_equal(s.state, IMAGES_FAILED);
+    assert_has(s.message, "needs about");
+    assert_has(s.message, "to be left free");
+    assert_has(s.message, "are missing");
+    assert_has(s.message, dir);
+    assert_int_equal(asked_for_layers, 1);
+    assert_true(is_here(first)); /* in use */
+    stop();
+    start_with(0, 0, free_bytes - LAYER_BYTES / 4);
+    assert_ready(answer(second, "b"), 1);
+    assert_false(is_here(first));
+    stop();
+    start_with(0, 0, oci_store_free(store) + LAYER_BYTES / 4);
+    images_hold(images, second, "b");
+    UNTIL(images_active(images) == 0);
+    images_release(images, "b");
+    UNTIL(images_active(images) == 0);
+    assert_false(is_here(second));
+}
+
+static void fetched_before_anyone_asks(void **state UNUSED)
+{
+    AUTO(str_list) struct str_list list = {0};
+
+    str_list_add(&list, name);
+    str_list_add(&list, "No Reference");
+    str_list_add(&list, name);
+    start(0, 0);
+    images_prepull(images, &list);
+    UNTIL(images_active(images) == 0);
+    assert_true(is_here(name));
+    assert_int_equal(asked_for_layers, 1);
+    /* No claim is left; a run asks what the tag is now, and joins a fetch under way. */
+    assert_ready(answer(name, "a"), 0);
+    assert_int_equal(asked_for_tag, 2);
+    assert_int_equal(asked_for_layers, 1);
+    version = held = 1;
+    images_prepull(images, &list);
+    UNTIL(asked_for_layers == 2);
+    ask(name, "b");
+    assert_int_equal(images_active(images), 1);
+    held = 0;
+    assert_ready(answer(name, "b"), 1);
+    assert_int_equal(asked_for_layers, 2);
+}
+
 static void stopping_fails_no_run(void **state UNUSED)
 {
     start(0, 1);
@@ -558,10 +647,15 @@ int main(void)
         WITH_REGISTRY(an_adopted_run_holds_without_a_registry),
         WITH_REGISTRY(the_cache_gives_up_what_no_run_uses),
         WITH_REGISTRY(without_a_limit_nothing_is_removed),
+        cmocka_unit_test(rooms_add_up),
+        WITH_REGISTRY(room_is_made_and_what_is_missing_is_named),
+        WITH_REGISTRY(fetched_before_anyone_asks),
         WITH_REGISTRY(stopping_fails_no_run),
         cmocka_unit_test(progress_reads_as_dockers),
         cmocka_unit_test(names_get_their_tag),
     };
 
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return 1;
     return cmocka_run_group_tests(tests, make_images, free_images);
 }
