@@ -50,10 +50,11 @@ struct pull_layer {
     size_t same_as;        /* index of the first layer of that diff id, or its own */
     bool chained;          /* it is, or will be, in the store under chain_key */
 
-    char dir_name[32];          /* in the work directory, while unpacked but not named */
-    int dir;                    /* its "fs" */
-    int checkpoint;             /* file beside it, for large layers */
-    struct oci_layer *unpacked; /* kept for completion */
+    char dir_name[32];                   /* in the work directory, while unpacked but not named */
+    int dir;                             /* its "fs" */
+    int checkpoint;                      /* file beside it, for large layers */
+    struct oci_layer *unpacked;          /* kept for completion */
+    struct oci_layer_progress *progress; /* NULL unless it is missing; guarded by the pull's lock */
 };
 
 struct pull {
@@ -76,23 +77,34 @@ struct pull {
     size_t n_missing, next, running;
     struct err failure;
     struct oci_progress progress;
+    struct oci_layer_progress *each; /* in the order of missing */
     uint64_t reported_ns;
     int done_fd; /* eventfd: a worker ended */
 };
 
 /* ---- progress ---- */
 
-static void report(struct pull *p, uint64_t bytes, unsigned layers, bool now)
+/* Bytes and layers that are done now; of layer l, if it is of one. */
+static void report(struct pull *p, struct pull_layer *l, uint64_t bytes, unsigned layers, bool now)
 {
+    AUTO_FREE struct oci_layer_progress *each = NULL;
+
     pthread_mutex_lock(&p->lock);
     p->progress.bytes += bytes;
     p->progress.layers_done += layers;
+    if (l && l->progress) {
+        l->progress->started = true;
+        l->progress->bytes += bytes;
+        l->progress->done |= layers > 0;
+    }
     uint64_t t = clock_now_ns();
     bool due = p->o->progress && (now || t - p->reported_ns >= PROGRESS_EVERY_NS);
     struct oci_progress copy = p->progress;
 
-    if (due)
+    if (due) {
         p->reported_ns = t;
+        copy.each = each = p->n_missing ? mem_dup(p->each, p->n_missing * sizeof(*p->each)) : NULL;
+    }
     pthread_mutex_unlock(&p->lock);
     if (due)
         p->o->progress(p->o->progress_arg, &copy);
@@ -103,7 +115,7 @@ static void enter_phase(struct pull *p, enum oci_phase phase)
     pthread_mutex_lock(&p->lock);
     p->progress.phase = phase;
     pthread_mutex_unlock(&p->lock);
-    report(p, 0, 0, true);
+    report(p, NULL, 0, 0, true);
 }
 
 /* ---- resolving ---- */
@@ -235,8 +247,16 @@ static void find_missing(struct pull *p)
         }
     }
     p->progress.layers = (unsigned)p->n_missing;
-    if (p->n_missing)
-        qsort_r(p->missing, p->n_missing, sizeof(*p->missing), larger_first, p);
+    if (!p->n_missing)
+        return;
+    qsort_r(p->missing, p->n_missing, sizeof(*p->missing), larger_first, p);
+    p->each = mem_array(p->n_missing, sizeof(*p->each));
+    for (size_t k = 0; k < p->n_missing; k++) {
+        struct pull_layer *l = &p->layers[p->missing[k]];
+
+        p->each[k] = (struct oci_layer_progress){.digest = l->desc->digest, .total = l->desc->size};
+        l->progress = &p->each[k];
+    }
 }
 
 /* What the layers will take is known only when they are unpacked; compressed ones grow to 2.5-3.5 times.
@@ -294,6 +314,7 @@ static int publish(struct pull *p, struct pull_layer *l, struct oci_layer *unpac
 
 struct stream {
     struct pull *p;
+    struct pull_layer *l;
     struct unpacker *unpacker;
 };
 
@@ -305,7 +326,7 @@ static int on_blob(void *arg, const void *data, size_t n, struct err *e)
         return err_set(e, ERR_CANCELLED, "cancelled");
     if (unpacker_feed(s->unpacker, data, n, e) < 0)
         return -1;
-    report(s->p, n, 0, false);
+    report(s->p, s->l, n, 0, false);
     return 0;
 }
 
@@ -349,16 +370,15 @@ static int new_layer(struct pull *p, struct pull_layer *l, struct oci_layer **re
     }
     if (rc < 0)
         return -1;
-    report(p, oci_layer_received(layer), 0, false);
+    report(p, l, oci_layer_received(layer), 0, true);
     *ret = take_ptr(&layer);
     return 0;
 }
 
 /* Bytes from the registry to the threads that unpack them. What those met counts, not that the fetching ended. */
-static int stream(struct pull *p, const struct pull_layer *l, struct oci_layer *layer,
-                  struct err *e)
+static int stream(struct pull *p, struct pull_layer *l, struct oci_layer *layer, struct err *e)
 {
-    struct stream s = {.p = p};
+    struct stream s = {.p = p, .l = l};
 
     if (unpacker_start(layer, p->split, &s.unpacker, e) < 0)
         return -1;
@@ -411,9 +431,9 @@ static int fetch_layer(struct pull *p, struct pull_layer *l, struct err *e)
     if (lock < 0)
         return -1;
     if (store_has(p->store, l->key))
-        report(p, l->desc->size, 1, true);
+        report(p, l, l->desc->size, 1, true);
     else if ((rc = unpack(p, l, e)) == 0)
-        report(p, 0, 1, true);
+        report(p, l, 0, 1, true);
     /* Who waits for this name sees that it is gone and makes a new one. */
     unlinkat(p->store->locks, digest_hex(l->diff_id), 0);
     return rc;
@@ -657,6 +677,7 @@ static void pull_release(struct pull *p)
     }
     free(p->layers);
     free(p->missing);
+    free(p->each);
     if (p->store)
         store_end(p->store, &p->work);
     oci_session_free(p->session);

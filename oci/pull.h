@@ -21,10 +21,16 @@ struct oci_trust;
 
 enum oci_phase { OCI_RESOLVING, OCI_DOWNLOADING, OCI_EXTRACTING, OCI_COMMITTING, OCI_DONE };
 
+struct oci_layer_progress {
+    const char *digest;
+    uint64_t bytes, total; /* compressed */
+    bool started, done;
+};
 struct oci_progress {
     enum oci_phase phase;
     uint64_t bytes, total; /* compressed bytes over the layers to fetch; total 0: unknown */
     unsigned layers_done, layers;
+    const struct oci_layer_progress *each; /* `layers` of them; only during the call */
 };
 
 struct oci_registries {
@@ -57,7 +63,7 @@ struct oci_pull_opts {
     struct cancel *cancel;
     uint64_t
         max_compressed_size; /* 0: none; else refused before the first layer byte, ERR_LIMIT (B152) */
-    bool take_names;   /* an archive's own names for the image are its names in the store, too */
+    bool take_names; /* an archive's own names for the image are its names in the store, too */
     /* Free bytes of the store's disk that a pull leaves alone. */
     uint64_t reserve;
     /* So many bytes are missing: true when some were freed, and it is worth to look again. May be NULL. */

@@ -29,6 +29,7 @@ struct image_options {
     char *docker_config, *certs_dir, *trust_policy;
     int64_t registry_timeout; /* seconds */
     bool quiet;
+    bool json; /* pull: events on stdout */
     /* not flags */
     bool registries_only; /* the reference is not of who runs us: it cannot name files (S58) */
     bool take_names;      /* import: an archive's names become the store's */

@@ -1,7 +1,7 @@
 /*
  * pull, images, inspect, rmi, prune.
  */
-#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -9,39 +9,62 @@
 
 #include "base/clock.h"
 #include "base/http.h"
+#include "base/jobs.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/units.h"
 #include "cmd/cwrun.h"
+#include "cmd/cwrun_progress.h"
 #include "oci/image.h"
 #include "oci/pull.h"
 #include "oci/ref.h"
 #include "oci/store.h"
 
-/* Progress on stderr: one line redrawn on a terminal, else a line every few seconds. */
-struct meter {
-    pthread_mutex_t lock; /* guards the rest: progress comes from any thread */
-    bool tty, drawn;
-    uint64_t next_ns;
-};
+/* A pull that is told to end takes a moment to keep what it has. */
+static struct cancel *told_to_end;
+static volatile sig_atomic_t told_by;
 
-static void draw(void *arg, const struct oci_progress *p)
+static void on_signal(int number)
 {
-    static const char *const phases[] = {"resolving", "downloading", "extracting", "committing",
-                                         "done"};
-    struct meter *m = arg;
-    char done[UNITS_TEXT_MAX], total[UNITS_TEXT_MAX];
+    told_by = number;
+    cancel_fire(told_to_end); /* an atomic flag and a write to an eventfd */
+}
 
-    pthread_mutex_lock(&m->lock);
-    if (m->tty || clock_passed(m->next_ns)) {
-        m->next_ns = clock_in_ns(2 * NS_PER_S);
-        fprintf(stderr, "%s%s %s/%s, layer %u of %u%s", m->tty ? "\r" : "", phases[p->phase],
-                units_decimal_str(done, p->bytes),
-                p->total ? units_decimal_str(total, p->total) : "?", p->layers_done, p->layers,
-                m->tty ? "\033[K" : "\n");
-        m->drawn = m->tty;
+static void listen_to(const int *signals, struct sigaction *before, size_t n)
+{
+    const struct sigaction ours = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    for (size_t i = 0; i < n; i++)
+        sigaction(signals[i], &ours, &before[i]);
+}
+
+static int pull_with(const struct oci_pull_opts *opts, struct oci_store *store,
+                     const struct oci_ref *ref, struct image **ret, struct err *e)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction before[ARRAY_SIZE(signals)];
+    struct oci_pull_opts o = *opts;
+
+    told_to_end = o.cancel = cancel_new();
+    listen_to(signals, before, ARRAY_SIZE(signals));
+    int rc = oci_pull(store, ref, &o, ret, e);
+
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+        sigaction(signals[i], &before[i], NULL);
+    cancel_unref(take_ptr(&told_to_end));
+    if (rc < 0 && told_by) {
+        fputs("cwrun: told to end; the next pull goes on from here\n", stderr);
+        raise(told_by);
     }
-    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+static enum progress_form form_of(const struct image_options *o)
+{
+    return o->json                 ? PROGRESS_JSON
+           : o->quiet              ? PROGRESS_NONE
+           : isatty(STDERR_FILENO) ? PROGRESS_BARS
+                                   : PROGRESS_LINES;
 }
 
 static int open_registries(const struct image_options *o, struct oci_registries *reg, struct err *e)
@@ -63,20 +86,17 @@ static int pull(const struct image_options *o, const struct oci_registries *reg,
                 struct err *e)
 {
     AUTO(http_client) struct http_client *http = NULL;
-    struct meter meter = {
-        .lock = PTHREAD_MUTEX_INITIALIZER, .tty = isatty(STDERR_FILENO), .next_ns = 0};
 
     if (http_client_new("cworker/" CW_VERSION, &http, e) < 0)
         return -1;
     struct oci_pull_opts opts = {.registries = reg,
                                  .http = http,
                                  .take_names = o->take_names,
-                                 .progress = o->quiet ? NULL : draw,
-                                 .progress_arg = &meter};
-    int rc = oci_pull(store, ref, &opts, ret, e);
+                                 .progress = progress_show,
+                                 .progress_arg = progress_new(form_of(o))};
+    int rc = pull_with(&opts, store, ref, ret, e);
 
-    if (meter.drawn)
-        fputc('\n', stderr);
+    progress_free(opts.progress_arg);
     return rc;
 }
 
@@ -133,13 +153,53 @@ struct only_image_options {
 };
 static const struct opt image_table[] = {IMAGE_OPTION_ROWS(struct only_image_options, i), {0}};
 
+static const struct opt pull_table[] = {
+    IMAGE_OPTION_ROWS(struct only_image_options, i),
+    OPT_ROW(struct only_image_options, i.json, "json", 0, OPT_FLAG, NULL, NULL,
+            "progress and results as JSON events on stdout, one a line"),
+    {0}};
+
+static void print_result(const struct image *i, bool json)
+{
+    if (!json) {
+        printf("%s\n", i->repo_digest ? i->repo_digest : i->id);
+        return;
+    }
+    AUTO(cJSON) cJSON *v = cJSON_CreateObject();
+
+    json_add_str(v, "event", "image");
+    json_add_str(v, "name", i->name);
+    json_add_str(v, "repoDigest", i->repo_digest);
+    json_add_str(v, "id", i->id);
+    json_add_int(v, "size", (int64_t)i->size);
+    json_add_int(v, "compressedSize", (int64_t)i->compressed_size);
+    AUTO_FREE char *text = json_text(v);
+
+    puts(text);
+}
+
+static int fail(const struct err *e, const char *name, bool json)
+{
+    if (json) {
+        AUTO(cJSON) cJSON *v = cJSON_CreateObject();
+
+        json_add_str(v, "event", "error");
+        json_add_str(v, "name", name);
+        json_add_str(v, "message", e->msg);
+        AUTO_FREE char *text = json_text(v);
+
+        puts(text);
+    }
+    return cwrun_fail(e);
+}
+
 int cwrun_pull(int argc, char **argv)
 {
     AUTO(str_list) struct str_list words = {0};
     struct image_options o = {0};
     struct err e = ERR_INIT;
     int rc = cwrun_parse(
-        image_table, "cwrun pull [flags] IMAGE...",
+        pull_table, "cwrun pull [flags] IMAGE...",
         "Fetch images from registries, or of files: oci:DIR[:TAG], oci-archive:FILE[:TAG], "
         "docker-archive:FILE[:NAME:TAG]. Prints the digest of each, the id of one of a file.",
         argc, argv, false, &o, &words, NULL);
@@ -154,11 +214,11 @@ int cwrun_pull(int argc, char **argv)
         AUTO(image) struct image *image = NULL;
 
         if (cwrun_get_image(&o, words.items[i], PULL_ALWAYS, &store, &image, &e) < 0)
-            rc = cwrun_fail(&e);
+            rc = fail(&e, words.items[i], o.json);
         else if (image)
-            printf("%s\n", image->repo_digest ? image->repo_digest : image->id);
+            print_result(image, o.json);
     }
-    opt_free(image_table, &o);
+    opt_free(pull_table, &o);
     return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
 }
 

@@ -103,6 +103,7 @@ class GoesOn(unittest.TestCase):
         self.assertTrue(self.registry.stopped.wait(60))
         pull.send_signal(how)
         pull.communicate(timeout=60)
+        self.assertEqual(pull.returncode, -how)
         self.registry.stop_after = None
         self.registry.go_on.set()
 
@@ -132,6 +133,14 @@ class GoesOn(unittest.TestCase):
         again = self.registry.ranges[-1]
         self.assertGreater(again, SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
         self.assertLess(self.registry.sent, len(self.image.layers[0].blob) + (22 << 20))
+
+    def test_told_to_end(self):
+        """Ctrl-C: it ends soon, with the signal, and keeps what it has."""
+        self.break_off(signal.SIGINT)
+        self.assertEqual(tools.leftovers(self.store), [])
+        self.assertEqual(self.partial(), [self.image.layers[0].diff_id[7:]])
+        self.finish()
+        self.assertGreater(self.registry.ranges[-1], SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
 
     def test_after_a_restart_of_the_machine_it_begins_anew(self):
         self.break_off(signal.SIGKILL)
