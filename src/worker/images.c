@@ -388,7 +388,8 @@ void images_prepull(struct images *m, const struct str_list *list)
 
         add_user(m, image, PREPULL, a);
         if (!a->in_flight) {
-            log_warn("image=%s cannot be fetched in advance: %s", image, a->message ? a->message : "");
+            log_warn("image=%s cannot be fetched in advance: %s", image,
+                     a->message ? a->message : "");
             drop_prepull(a);
         }
     }

@@ -3,11 +3,11 @@
 /* rows: B146 B147 B148 B149 B150 B151 B152 B153 B154 B156 D30 D37 */
 /* The image manager with a real store, real transfers, and a registry in threads of this program. */
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
-#include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -482,8 +482,8 @@ static void rooms_add_up(void **state UNUSED)
         struct images_room room;
         uint64_t bytes, free_bytes, target;
     } rows[] = {
-        {{0, 0}, 100, 0, UINT64_MAX}, {{70, 0}, 100, 0, 70},    {{70, 0}, 50, 0, 70},
-        {{0, 20}, 100, 20, UINT64_MAX}, {{0, 20}, 100, 15, 95}, {{0, 200}, 100, 15, 0},
+        {{0, 0}, 100, 0, UINT64_MAX},   {{70, 0}, 100, 0, 70},   {{70, 0}, 50, 0, 70},
+        {{0, 20}, 100, 20, UINT64_MAX}, {{0, 20}, 100, 15, 95},  {{0, 200}, 100, 15, 0},
         {{70, 20}, 100, 15, 70},        {{97, 20}, 100, 15, 95}, {{97, 20}, 100, 25, 97},
     };
 
