@@ -36,7 +36,7 @@ bool ctr_gpu_is_withdrawn(const char *uuid)
     return is;
 }
 
-void gpu_withdraw(const char *uuid)
+void ctr_gpu_withdraw(const char *uuid)
 {
     pthread_mutex_lock(&withdrawn_lock);
     if (!str_list_has(&withdrawn, uuid))
@@ -171,7 +171,7 @@ static int check_one(const struct gpu_places *at, const char *uuid, uint64_t sin
     /* The driver takes down what a killed process had after the process is gone. */
     while (look(at, uuid, since_us, &why) < 0) {
         if (why.kind != ERR_LIMIT || clock_passed(deadline)) {
-            gpu_withdraw(uuid);
+            ctr_gpu_withdraw(uuid);
             return err_set(e, ERR_HOST, "GPU %s cannot be used: %s", uuid, why.msg);
         }
         poll(NULL, 0, 100);

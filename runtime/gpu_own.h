@@ -42,7 +42,6 @@ int gpu_amd_edit(const struct gpu_places *at, struct ctr_spec *s, const struct c
 /* gpu_health.c. */
 int gpu_check_at(const struct gpu_places *at, const char *const *uuids, size_t n, uint64_t since_ns,
                  uint64_t patience_ns, struct err *e) MUST_CHECK;
-void gpu_withdraw(const char *uuid);
 /* The number of the error that a record of /dev/kmsg reports about the GPU at this address since then, when it is one of the
  * hardware; else 0. */
 unsigned gpu_xid_of(const char *record, const char *pci, uint64_t since_us);

@@ -28,7 +28,7 @@
 #include "worker/dep_links.h"
 #include "worker/run.h"
 
-#define KILL_WAIT_NS       (30 * NS_PER_S)
+#define KILL_WAIT_NS       (20 * NS_PER_S)
 #define SHARED_DIR_WAIT_NS (120 * NS_PER_S)
 #define GPU_PATIENCE_NS    (5 * NS_PER_S) /* what a driver may take to clear up behind the killed */
 #define START_TEXT         "Cannot start Docker container"
@@ -86,10 +86,12 @@ static int remove_scratch(const struct container_env *env, const char *uuid, str
 }
 
 /* Everything but links and record. The first error is kept; all parts are tried. */
-static int remove_parts(const struct container_env *env, const char *uuid, struct err *e)
+static int remove_parts(const struct container_env *env, const char *uuid, bool ended,
+                        struct err *e)
 {
     struct err part = ERR_INIT;
-    uint64_t deadline = clock_in_ns(KILL_WAIT_NS);
+    /* what has not died until now has had its time */
+    uint64_t deadline = clock_in_ns(ended ? KILL_WAIT_NS : 0);
     int rc = 0;
 
     while (ctr_shim_cleanup(env->runtime_dir, uuid, &part) < 0) {
@@ -116,8 +118,9 @@ static int remove_parts(const struct container_env *env, const char *uuid, struc
 
 int container_sweep(const struct container_env *env, const char *uuid, struct err *e)
 {
-    end_container(env, uuid, NULL);
-    return remove_parts(env, uuid, e);
+    bool ended = end_container(env, uuid, NULL);
+
+    return remove_parts(env, uuid, ended, e);
 }
 
 /* Before a run (since_ns 0) and after it. What is not fit has been withdrawn, and the log says so. */
@@ -144,9 +147,12 @@ int container_remove(const struct container_env *env, const struct run *run, str
     bool ended = end_container(env, uuid, shim);
     crash_point("container: ended");
     ret->has_record = container_record(env->runtime_dir, uuid, &ret->record, &ignored) == 0;
-    int rc = remove_parts(env, uuid, e);
-    if (!ended && rc == 0)
-        rc = err_set(e, ERR_HOST, "container of run %s does not die", uuid);
+    int rc = remove_parts(env, uuid, ended, e);
+    if (!ended)
+        rc = err_set(
+            e, ERR_HOST,
+            "the container does not die: a process of it is stuck in the kernel; its CPUs and GPUs "
+            "are kept from other runs until the worker starts again");
     /* A faulty GPU is withdrawn by that; the run's own end stands. */
     if (ret->has_record && ret->record.started &&
         check_gpus(run, ret->record.start_ns, &ignored) < 0)
@@ -297,7 +303,7 @@ static int spawn(const struct container_env *env, const struct run *run,
     if (connect_network(env, run, shim, scratch, e) < 0) {
         struct err ignored = ERR_INIT;
         end_container(env, run->bundle.uuid, take_ptr(&shim));
-        (void)!remove_parts(env, run->bundle.uuid, &ignored);
+        (void)!remove_parts(env, run->bundle.uuid, true, &ignored);
         return -1;
     }
     crash_point("container: connected");
@@ -315,7 +321,7 @@ static int start_parts(const struct container_env *env, const struct run *run,
     AUTO_FREE char *scratch = NULL;
 
     end_container(env, uuid, NULL);
-    if (remove_parts(env, uuid, e) < 0 || make_scratch(env, uuid, &scratch, e) < 0 ||
+    if (remove_parts(env, uuid, true, e) < 0 || make_scratch(env, uuid, &scratch, e) < 0 ||
         make_spec(env, run, image, places, n, scratch, dirfd, &spec, e) < 0)
         return -1;
     if (cancel_fired(cancel))

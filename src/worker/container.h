@@ -55,7 +55,7 @@ struct container_end {
     int64_t bytes; /* in the bundle directory afterwards (B111); -1: unknown */
 };
 /*
- * Bounded: what cannot be killed within some 30 s is ERR_HOST (its CPUs and GPUs must stay reserved); the rest has
+ * Bounded: what cannot be killed within some 20 s is ERR_HOST (its CPUs and GPUs must stay reserved); the rest has
  * been done all the same.
  *   shim  taken; NULL: found by name, if one lives
  */

@@ -148,7 +148,7 @@ void manager_quarantine(struct live *l)
 {
     add_cpus(&l->m->quarantined, &l->held);
     for (size_t i = 0; i < l->run->gpus.n; i++)
-        str_list_add(&l->m->quarantined_gpus, l->run->gpus.items[i]);
+        ctr_gpu_withdraw(l->run->gpus.items[i]); /* not offered any more, either */
 }
 
 static bool is_gpu_held(const struct run_manager *m, const char *uuid)
@@ -156,7 +156,7 @@ static bool is_gpu_held(const struct run_manager *m, const char *uuid)
     for (const struct live *l = m->first; l; l = l->next)
         if (str_list_has(&l->run->gpus, uuid))
             return true;
-    return str_list_has(&m->quarantined_gpus, uuid);
+    return false;
 }
 
 static uint32_t free_ids(const struct run_manager *m, const char *uuid)

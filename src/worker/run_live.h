@@ -48,7 +48,6 @@ struct run_manager {
     struct live *first, **last;
     size_t n, busy;
     struct cpu_set quarantined; /* held by containers that do not die */
-    struct str_list quarantined_gpus;
     bool stopped;
     unsigned asking; /* questions after an outage in flight */
     struct loop_watch

@@ -583,6 +583,5 @@ void run_manager_free(struct run_manager *m)
         live_unref(l);
     }
     loop_watch_free(m->gone_timer);
-    str_list_free(&m->quarantined_gpus);
     free(m);
 }

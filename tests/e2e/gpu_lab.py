@@ -11,7 +11,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 VERSION = '999.1.2'
 # devices that every host has, that open without any right, and that no container has by default
 NODES = {'nvidia0': (1, 11), 'nvidia1': (10, 237), 'nvidiactl': (1, 11)}
-BASIC = ('null', 'zero', 'full', 'random', 'urandom', 'tty', 'kmsg')
+BASIC = ('null', 'zero', 'full', 'random', 'urandom', 'tty', 'kmsg', 'fuse')
 
 
 def mount(source, target, kind, flags=0, data=''):
@@ -39,7 +39,7 @@ def write(path, text):
 
 def pretend():
     """Two GPUs by the driver's files and nodes, its library, its services' sockets."""
-    subprocess.run(['modprobe', '-q', 'loop'])
+    subprocess.run(['modprobe', '-qa', 'loop', 'fuse'])
     own_mounts()
     for place in ('/proc/driver', '/usr/local', '/run'):
         mount('tmpfs', place, 'tmpfs')
