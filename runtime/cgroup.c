@@ -225,6 +225,18 @@ static int open_parent(int root, const char *path, unsigned must, unsigned may, 
     return walk_down(root, path, must, may, e);
 }
 
+int ctr_cgroup_hand_down(const char *path, struct err *e)
+{
+    AUTO_CLOSE int root = open_root(NULL, e);
+
+    if (root < 0)
+        return -1;
+    AUTO_CLOSE int parent =
+        open_parent(root, path, CTR_CG_CPUSET | CTR_CG_MEMORY | CTR_CG_PIDS, CTR_CG_WANTED, e);
+
+    return parent < 0 ? -1 : 0;
+}
+
 /* --- limits ---------------------------------------------------------------------------------------- */
 
 /* The writes of a value with several lines (io.max of several disks) are one each. */

@@ -46,6 +46,11 @@ enum {
 #define CTR_CG_WANTED (CTR_CG_CPUSET | CTR_CG_CPU | CTR_CG_IO | CTR_CG_MEMORY | CTR_CG_PIDS)
 /* Controllers (mask) that groups below `path` could be given. */
 int ctr_cgroup_controllers(const char *path, unsigned *ret, struct err *e) MUST_CHECK;
+/*
+ * Hand controllers down as far as the parent of `path`, making the groups on the way that are missing: cpuset, memory and
+ * pids or ERR_HOST, cpu and io where it can be done.
+ */
+int ctr_cgroup_hand_down(const char *path, struct err *e) MUST_CHECK;
 /* "cpuset, memory" for messages; buf of 64 bytes. */
 char *ctr_cgroup_controller_names(unsigned mask, char buf[64]);
 

@@ -2,7 +2,7 @@
  * cgroup_service.c - the worker's own part of the tree: <base>/cworker/{supervisor,runs}.
  *
  * The order matters: a group with processes of its own cannot hand controllers down (cgroup-v2.rst, "No Internal Process
- * Constraint"), so we first step into supervisor, then libcgroup makes `runs` and enables the controllers on the way.
+ * Constraint"), so we first step into supervisor, then controllers are handed down and libcgroup makes `runs`.
  */
 #include <libcgroup.h>
 #include <string.h>
@@ -65,10 +65,16 @@ static int refused(int code, const char *what, const char *path, struct err *e)
     return err_set(e, ERR_HOST, "cgroup %s: %s: %s", path, what, text);
 }
 
-/* The group `runs` with every controller, by libcgroup. */
+/*
+ * The group `runs` with every controller, by libcgroup; which hands controllers down from the first group below the root
+ * only, so where the root itself hands down less (systemd: no cpuset, unless a unit asks) it fails: we do that first.
+ */
 static int make_runs(const char *runs, struct err *e)
 {
     static const char *const controllers[] = {"cpuset", "cpu", "memory", "pids", "io"};
+
+    if (ctr_cgroup_hand_down(runs, e) < 0)
+        return -1;
     int code = cgroup_init();
 
     if (code)

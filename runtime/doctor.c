@@ -96,12 +96,13 @@ static void check_capabilities(struct ctr_check *c)
 
 int ctr_doctor_cgroup(struct err *e)
 {
-    AUTO_FREE char *mount = NULL, *own = NULL;
+    AUTO_FREE char *mount = NULL;
     char names[64];
     unsigned have = 0;
 
-    if (ctr_cgroup_mount_point(&mount, e) < 0 || ctr_cgroup_own_path(&own, e) < 0 ||
-        ctr_cgroup_controllers(own, &have, e) < 0)
+    /* Of the root: controllers are handed down as far as the runs' groups when these are made. A service's or a
+     * session's own group has what its manager happened to hand down (systemd: no cpuset). */
+    if (ctr_cgroup_mount_point(&mount, e) < 0 || ctr_cgroup_controllers("/", &have, e) < 0)
         return -1;
     unsigned missing = (CTR_CG_CPUSET | CTR_CG_MEMORY | CTR_CG_PIDS) & ~have;
 
