@@ -130,15 +130,12 @@ static const struct ctr_gpu *find(const struct ctr_gpu *list, size_t n, const ch
     return NULL;
 }
 
-static const struct ctr_gpu *holder_is_dead(const struct ctr_gpu *g, int *ret_pid)
+int gpu_dead_holder(const struct ctr_gpu *g)
 {
-    for (unsigned i = 0; i < g->n_processes && sees_all_processes(); i++) {
-        if (!is_dead(g->processes[i]))
-            continue;
-        *ret_pid = g->processes[i];
-        return g;
-    }
-    return NULL;
+    for (unsigned i = 0; i < g->n_processes; i++)
+        if (is_dead(g->processes[i]))
+            return g->processes[i];
+    return 0;
 }
 
 /* One look: 0 fit, -1 not, with the reason; ERR_LIMIT: not yet. */
@@ -146,7 +143,6 @@ static int look(const struct gpu_places *at, const char *uuid, uint64_t since_us
 {
     AUTO_FREE struct ctr_gpu *list = NULL;
     size_t n = 0;
-    int pid = 0;
 
     if (gpu_list_at(at, &list, &n, why) < 0)
         return -1;
@@ -156,7 +152,9 @@ static int look(const struct gpu_places *at, const char *uuid, uint64_t since_us
         return err_set(why, ERR_HOST, "it is not on this host any more");
     if (!g->usable)
         return err_set(why, ERR_HOST, "%s", g->why_not);
-    if (holder_is_dead(g, &pid))
+    int pid = sees_all_processes() ? gpu_dead_holder(g) : 0;
+
+    if (pid)
         return err_set(why, ERR_LIMIT, "process %d, which is dead or stuck, still holds it", pid);
     unsigned xid = since_us && g->kind == CTR_GPU_NVIDIA ? find_xid(at, g->pci, since_us) : 0;
 

@@ -45,3 +45,5 @@ int gpu_check_at(const struct gpu_places *at, const char *const *uuids, size_t n
 /* The number of the error that a record of /dev/kmsg reports about the GPU at this address since then, when it is one of the
  * hardware; else 0. */
 unsigned gpu_xid_of(const char *record, const char *pci, uint64_t since_us);
+/* A process of the list that is dead or stuck in the kernel; 0: none. */
+int gpu_dead_holder(const struct ctr_gpu *g);

@@ -5,7 +5,6 @@
 """A worker with two pretended GPUs: each bundle gets its own, and one that turns out faulty behind a run is withdrawn with a
 reason and offered no more."""
 import os
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -53,17 +52,15 @@ def main():
         lab.until(lambda: 'GPU GPU-fake-0 cannot be used: the driver reported Xid 79' in w.log(), 'the withdrawal')
         equal(w.log().count('withdrawn'), 1)
 
-        # the other one goes on, and when a dead process holds it, that one is withdrawn, too
+        # the other one goes on; when it is gone before a run, that run fails with the reason, and it is withdrawn, too
         uuid = lab.run(LOOK, gpus=1)
         lab.wait(uuid, 'ready', timeout=90)
         check(lab.cat(uuid).startswith('nvidia1\n'), lab.cat(uuid))
         lab.until(lambda: gpus_told(lab) == 1, 'the check-in that offers one GPU')
-        gone = subprocess.Popen(['true'])
-        gone.wait()
-        gpu_lab.write('/usr/local/fake/process', str(gone.pid))
+        os.unlink('/dev/nvidia1')
         uuid = lab.run(LOOK, gpus=1)
-        lab.wait(uuid, 'failed', timeout=90)
-        lab.until(lambda: 'process %d, which is dead or stuck, still holds it' % gone.pid in w.log(), 'the second withdrawal')
+        bundle = lab.wait(uuid, 'failed', timeout=90)
+        check('/dev/nvidia1 does not open' in bundle['metadata']['failure_message'], bundle['metadata'])
         lab.until(lambda: gpus_told(lab) == 0, 'the check-in that offers none')
 
 

@@ -1,13 +1,17 @@
 /* needs: root */
 /* GPUs from the driver's files and CDI specifications, on directories made here; nodes are bound to /dev/null's numbers. */
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/tree.h"
 #include "runtime/cdi.h"
@@ -471,6 +475,23 @@ static void errors_in_the_kernels_log(void **state UNUSED)
     assert_int_equal(gpu_xid_of(rows[0].record, "", 0), 0); /* unknown place: nobody's */
 }
 
+static void the_dead_that_hold_a_gpu(void **state UNUSED)
+{
+    struct ctr_gpu g = {.processes = {getpid(), 0}, .n_processes = 1};
+    char *const argv[] = {(char *)"/bin/true", NULL};
+    struct err e = ERR_INIT;
+    pid_t child = 0;
+    AUTO_CLOSE int fd = proc_spawn(argv[0], argv, NULL, NULL, 0, &child, &e);
+
+    assert_true(fd >= 0);
+    assert_int_equal(gpu_dead_holder(&g), 0);
+    g.processes[g.n_processes++] = child;
+    assert_int_equal(fd_wait(fd, POLLIN, clock_in_ns(20 * NS_PER_S)), 1);
+    assert_int_equal(gpu_dead_holder(&g), child); /* nobody has reaped it */
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(gpu_dead_holder(&g), child); /* gone */
+}
+
 static void unfit_gpus_are_withdrawn(void **state UNUSED)
 {
     static const char *const both[] = {"GPU-aaaa", "GPU-bbbb"}, *const gone[] = {"GPU-cccc"};
@@ -626,6 +647,7 @@ int main(void)
         T(mig_instances_by_the_drivers_files),
         T(amd_gpus),
         T(errors_in_the_kernels_log),
+        T(the_dead_that_hold_a_gpu),
         T(unfit_gpus_are_withdrawn),
         T(caches_are_merged),
         T(the_topmost_cache_counts),
