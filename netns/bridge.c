@@ -71,20 +71,20 @@ static void put_ipv4_conf(struct nl_msg *m, bool forwarding)
     nla_nest_end(m, inet);
 }
 
-static void set_bridge(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                       unsigned mtu, int index)
+static void set_bridge(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                       enum net_which w, unsigned mtu, int index)
 {
-    struct nl_msg *m = link_request(0, names->bridge[w]);
+    struct nl_msg *m = link_request(0, names->bridge[shard][w]);
     struct nlattr *spec;
     uint8_t mac[NET_MAC];
 
-    net_names_bridge_mac(names, w, mac);
+    net_names_bridge_mac(names, shard, w, mac);
     BUG_ON(nla_put(m, IFLA_ADDRESS, NET_MAC, mac) < 0 || nla_put_u32(m, IFLA_MTU, mtu) < 0 ||
            nla_put_string(m, IFLA_IFALIAS, names->alias[w]) < 0);
     spec = nest(m, IFLA_AF_SPEC);
     put_ipv4_conf(m, w == NET_EXTERNAL_NET);
     nla_nest_end(m, spec);
-    net_nl_add(nl, m, 0, "set up bridge %s", names->bridge[w]);
+    net_nl_add(nl, m, 0, "set up bridge %s", names->bridge[shard][w]);
     net_nl_no_link_local(nl, index, 0);
 }
 
@@ -104,28 +104,28 @@ static void add_alt_name(struct net_nl *nl, int index, const char *alt)
         err_clear(&ignored);
 }
 
-int net_bridge_ensure(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                      unsigned mtu, int *ret_index, struct err *e)
+int net_bridge_ensure(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                      enum net_which w, unsigned mtu, int *ret_index, struct err *e)
 {
-    const char *name = names->bridge[w];
+    const char *name = names->bridge[shard][w];
     uint8_t mac[NET_MAC];
     struct net_link link;
 
     if (net_nl_link(nl, name, &link, e) < 0)
         return -1;
     if (!link.index) {
-        net_names_bridge_mac(names, w, mac);
+        net_names_bridge_mac(names, shard, w, mac);
         add_bridge(nl, name, mac);
         if (net_nl_send(nl, e) < 0 || net_nl_link(nl, name, &link, e) < 0)
             return -1;
-        if (names->alt[w][0])
+        if (!shard && names->alt[w][0])
             add_alt_name(nl, link.index, names->alt[w]);
     }
     if (!str_eq(link.kind, "bridge"))
         return err_set(
             e, ERR_HOST,
             "link %s exists and is no bridge; remove it, or choose another --network-prefix", name);
-    set_bridge(nl, names, w, mtu, link.index);
+    set_bridge(nl, names, shard, w, mtu, link.index);
     if (net_nl_send(nl, e) < 0)
         return -1;
     *ret_index = link.index;
@@ -151,35 +151,32 @@ static int set_ipv6(const char *link, const char *key, char value, struct err *e
     return 0;
 }
 
-int net_bridge_up(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                  const struct net_plan *plan, int index, struct err *e)
+int net_bridge_up(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                  enum net_which w, const struct net_plan *plan, int index, struct err *e)
 {
     static const int families[] = {AF_INET, AF_INET6};
-    const char *name = names->bridge[w];
+    const char *name = names->bridge[shard][w];
 
     if (set_ipv6(name, "accept_ra", '0', e) < 0 || set_ipv6(name, "accept_redirects", '0', e) < 0)
         return -1;
     for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-        struct net_cidr net;
         struct net_addr gw;
 
-        net_ipam_gateway(plan, w, families[i], &gw);
+        net_ipam_gateway(plan, w, families[i], shard, &gw);
         if (!gw.family)
             continue;
-        net_ipam_network(plan, w, families[i], &net);
-        net_nl_add_address(nl, index, &gw, net.len, EEXIST);
+        net_nl_add_address(nl, index, &gw, net_ipam_bridge_len(plan, families[i], shard), EEXIST);
     }
     net_nl_link_up(nl, index);
     return net_nl_send(nl, e) < 0 ? err_wrap(e, "bridge %s", name) : 0;
 }
 
-int net_bridge_remove(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                      struct err *e)
+void net_bridge_remove(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                       enum net_which w)
 {
     struct ifinfomsg ifi = {.ifi_family = AF_UNSPEC};
     struct nl_msg *m = net_nl_msg(RTM_DELLINK, 0, &ifi, sizeof(ifi));
 
-    BUG_ON(nla_put_string(m, IFLA_IFNAME, names->bridge[w]) < 0);
-    net_nl_add(nl, m, ENODEV, "remove bridge %s", names->bridge[w]);
-    return net_nl_send(nl, e);
+    BUG_ON(nla_put_string(m, IFLA_IFNAME, names->bridge[shard][w]) < 0);
+    net_nl_add(nl, m, ENODEV, "remove bridge %s", names->bridge[shard][w]);
 }

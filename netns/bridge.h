@@ -18,11 +18,12 @@ struct net_nl;
 
 /* Make it (down) if it is not there; its index goes to *ret_index. ERR_HOST when another kind of link has
  * the name. */
-int net_bridge_ensure(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                      unsigned mtu, int *ret_index, struct err *e) MUST_CHECK;
+int net_bridge_ensure(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                      enum net_which w, unsigned mtu, int *ret_index, struct err *e) MUST_CHECK;
 /* Its addresses and settings, then up. */
-int net_bridge_up(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                  const struct net_plan *plan, int index, struct err *e) MUST_CHECK;
-/* Take it away; missing is fine. */
-int net_bridge_remove(struct net_nl *nl, const struct net_names *names, enum net_which w,
-                      struct err *e) MUST_CHECK;
+int net_bridge_up(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                  enum net_which w, const struct net_plan *plan, int index, struct err *e)
+    MUST_CHECK;
+/* Queue its removal; missing is fine. */
+void net_bridge_remove(struct net_nl *nl, const struct net_names *names, unsigned shard,
+                       enum net_which w);

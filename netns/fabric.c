@@ -121,7 +121,7 @@ static int repair_ports(struct net_fabric *f, const struct net_port *ports, size
         const struct net_port *p = port_named(ports, n_ports, found.links[i].name);
 
         if (p)
-            net_veth_port(f->nl, p, f->bridge[p->which], found.links[i].index, ENODEV);
+            net_veth_port(f->nl, p, f->bridge[p->shard][p->which], found.links[i].index, ENODEV);
         else
             net_veth_remove(f->nl, found.links[i].name);
     }
@@ -156,8 +156,8 @@ static int visit_neighbour(void *arg, const struct nlmsghdr *h, struct err *e)
     bool ours = false;
 
     (void)e;
-    for (int w = 0; w < NET_NETS; w++)
-        ours = ours || s->f->bridge[w] == nd->ndm_ifindex;
+    for (unsigned i = 0; i < NET_SHARDS * NET_NETS; i++)
+        ours = ours || s->f->bridge[i / NET_NETS][i % NET_NETS] == nd->ndm_ifindex;
     if (!ours || !(nd->ndm_state & NUD_PERMANENT) ||
         nlmsg_parse((struct nlmsghdr *)h, sizeof(*nd), tb, NDA_MAX, NULL) < 0 || !tb[NDA_DST] ||
         nla_len(tb[NDA_DST]) > (int)sizeof(a.b))
@@ -192,47 +192,102 @@ static int forget_strangers(struct net_fabric *f, const struct net_port *ports, 
     return rc < 0 ? -1 : net_nl_send(f->nl, e);
 }
 
+static bool has_shard(const struct net_fabric *f, unsigned shard)
+{
+    return f->shards & (1U << shard);
+}
+
+static int ensure_shard(struct net_fabric *f, unsigned shard, struct err *e)
+{
+    for (int w = 0; w < NET_NETS; w++)
+        if (net_bridge_ensure(f->nl, &f->names, shard, (enum net_which)w, f->ways.mtu,
+                              &f->bridge[shard][w], e) < 0)
+            return -1;
+    return 0;
+}
+
+static int shard_up(struct net_fabric *f, unsigned shard, struct err *e)
+{
+    for (int w = 0; w < NET_NETS; w++)
+        if (net_bridge_up(f->nl, &f->names, shard, (enum net_which)w, &f->plan, f->bridge[shard][w],
+                          e) < 0)
+            return -1;
+    return net_ways_open(&f->ways, f->names.bridge[shard][NET_EXTERNAL_NET], e);
+}
+
+/* The shards that ports need are made, the others go. */
+static int ensure_shards(struct net_fabric *f, const struct net_port *ports, size_t n_ports,
+                         struct err *e)
+{
+    f->shards = 1;
+    for (size_t i = 0; i < n_ports; i++)
+        f->shards |= 1U << ports[i].shard;
+    for (unsigned s = 0; s < NET_SHARDS; s++) {
+        if (has_shard(f, s) && ensure_shard(f, s, e) < 0)
+            return -1;
+        for (int w = 0; w < NET_NETS && !has_shard(f, s); w++) {
+            net_bridge_remove(f->nl, &f->names, s, (enum net_which)w);
+            f->bridge[s][w] = 0;
+        }
+    }
+    return net_nl_send(f->nl, e);
+}
+
 int net_fabric_make(struct net_fabric *f, const struct net_port *ports, size_t n_ports,
                     struct err *e)
 {
-    const char *external = f->names.bridge[NET_EXTERNAL_NET];
-    int w;
-
     net_ways_free(&f->ways);
-    if (net_ways_find(f->nl, f->names.tag, &f->ways, e) < 0)
+    if (net_ways_find(f->nl, f->names.tag, &f->ways, e) < 0 ||
+        ensure_shards(f, ports, n_ports, e) < 0)
         return -1;
-    for (w = 0; w < NET_NETS; w++)
-        if (net_bridge_ensure(f->nl, &f->names, (enum net_which)w, f->ways.mtu, &f->bridge[w], e) <
-            0)
-            return -1;
-    net_ways_plan(&f->ways, external, f->opened);
+    net_ways_plan(&f->ways, f->names.bridge[0][NET_EXTERNAL_NET], f->opened);
     if (make_rules(f, ports, n_ports, e) < 0)
         return -1;
-    for (w = 0; w < NET_NETS; w++)
-        if (net_bridge_up(f->nl, &f->names, (enum net_which)w, &f->plan, f->bridge[w], e) < 0)
+    for (unsigned s = 0; s < NET_SHARDS; s++)
+        if (has_shard(f, s) && shard_up(f, s, e) < 0)
             return -1;
-    if (net_ways_open(&f->ways, external, e) < 0)
-        return -1;
     return repair_ports(f, ports, n_ports, e) < 0 ? -1 : forget_strangers(f, ports, n_ports, e);
+}
+
+static int shard_intact(struct net_fabric *f, unsigned shard, bool *ret, struct err *e)
+{
+    *ret = false;
+    for (int w = 0; w < NET_NETS; w++) {
+        const char *name = f->names.bridge[shard][w];
+        struct net_link link;
+
+        if (net_nl_link(f->nl, name, &link, e) < 0)
+            return -1;
+        if (link.index != f->bridge[shard][w] || !(link.flags & IFF_UP)) {
+            log_debug("bridge=%s is gone or down: making the networks anew", name);
+            return 0;
+        }
+    }
+    *ret = net_ways_are_open(&f->ways, f->names.bridge[shard][NET_EXTERNAL_NET]);
+    return 0;
+}
+
+int net_fabric_shard(struct net_fabric *f, unsigned shard, bool *ret, struct err *e)
+{
+    *ret = true;
+    if (!shard)
+        return 0;
+    if (has_shard(f, shard))
+        return shard_intact(f, shard, ret, e);
+    if (ensure_shard(f, shard, e) < 0 || shard_up(f, shard, e) < 0)
+        return -1;
+    f->shards |= 1U << shard;
+    return 0;
 }
 
 int net_fabric_intact(struct net_fabric *f, bool *ret, struct err *e)
 {
-    *ret = false;
-    for (int w = 0; w < NET_NETS; w++) {
-        struct net_link link;
-
-        if (net_nl_link(f->nl, f->names.bridge[w], &link, e) < 0)
-            return -1;
-        if (link.index != f->bridge[w] || !(link.flags & IFF_UP)) {
-            log_debug("bridge=%s is gone or down: making the networks anew", f->names.bridge[w]);
-            return 0;
-        }
+    if (shard_intact(f, 0, ret, e) < 0)
+        return -1;
+    if (!*ret || (f->opened[0][0][0] && net_ways_host_forwards(AF_INET))) {
+        *ret = false;
+        return 0;
     }
-    if (!net_ways_are_open(&f->ways, f->names.bridge[NET_EXTERNAL_NET]))
-        return 0;
-    if (f->opened[0][0][0] && net_ways_host_forwards(AF_INET))
-        return 0;
     return net_nft_intact(f->nft, ret, e);
 }
 
@@ -240,9 +295,10 @@ int net_fabric_remove(struct net_fabric *f, struct err *e)
 {
     struct net_ways now;
 
-    for (int w = 0; w < NET_NETS; w++)
-        if (net_bridge_remove(f->nl, &f->names, (enum net_which)w, e) < 0)
-            return -1;
+    for (unsigned i = 0; i < NET_SHARDS * NET_NETS; i++)
+        net_bridge_remove(f->nl, &f->names, i / NET_NETS, (enum net_which)(i % NET_NETS));
+    if (net_nl_send(f->nl, e) < 0)
+        return -1;
     if (net_ways_find(f->nl, f->names.tag, &now, e) < 0)
         return -1;
     if (!now.others)

@@ -33,7 +33,8 @@ struct net_fabric {
     struct net_nft *nft;
     struct net_ways ways;
     net_link_list opened[2];
-    int bridge[NET_NETS]; /* indices */
+    int bridge[NET_SHARDS][NET_NETS]; /* indices */
+    unsigned shards;                  /* a bit for each that is made; the first always is */
     struct net_resolv resolv;
 };
 
@@ -44,6 +45,10 @@ void net_fabric_close(struct net_fabric *f);
 /* ports: of every lease. opened may have changed afterwards. */
 int net_fabric_make(struct net_fabric *f, const struct net_port *ports, size_t n_ports,
                     struct err *e) MUST_CHECK;
+/* Of shards only the first is looked at. */
 int net_fabric_intact(struct net_fabric *f, bool *ret, struct err *e) MUST_CHECK;
+/* Before a port is added to a shard behind the first: made if it is not there. *ret false: someone harmed it, and all is
+ * to be made anew. */
+int net_fabric_shard(struct net_fabric *f, unsigned shard, bool *ret, struct err *e) MUST_CHECK;
 /* Links, rules and switches go; opened is empty then. */
 int net_fabric_remove(struct net_fabric *f, struct err *e) MUST_CHECK;

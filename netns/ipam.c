@@ -19,6 +19,7 @@ static const struct {
 } default_ranges[] = {{{10, 216}, 13}, {{10, 200}, 13}, {{172, 24}, 14}, {{192, 168}, 16}};
 
 #define LIST_MAX 1000
+#define BLOCK    256 /* addresses of a shard */
 
 static unsigned family_bits(int family)
 {
@@ -156,7 +157,7 @@ int net_ipam_plan(const struct net_cidr *pool4, const struct net_cidr *pool6, st
                   struct err *e)
 {
     struct net_plan p = {.pool4 = *pool4, .pool6 = *pool6};
-    uint64_t hosts;
+    uint64_t hosts, shards;
 
     if (pool4->addr.family != AF_INET || pool4->len < 8 || pool4->len > 26)
         return err_set(e, ERR_USER, "the IPv4 pool must be a network between /8 and /26");
@@ -164,8 +165,10 @@ int net_ipam_plan(const struct net_cidr *pool4, const struct net_cidr *pool6, st
         (pool6->addr.family != AF_INET6 || pool6->len < 32 || pool6->len > 62))
         return err_set(e, ERR_USER, "the IPv6 pool must be a network between /32 and /62");
     hosts = 1ULL << (32 - (pool4->len + 2));
-    hosts -= 3; /* network, gateway, broadcast */
-    p.slots = hosts < NET_SLOTS_MAX ? (unsigned)hosts : NET_SLOTS_MAX;
+    shards = hosts / BLOCK < NET_SHARDS ? hosts / BLOCK : NET_SHARDS;
+    /* network, gateway and broadcast are nobody's */
+    p.slots =
+        hosts - 3 <= NET_SHARD_SLOTS ? (unsigned)hosts - 3 : (unsigned)shards * NET_SHARD_SLOTS;
     *ret = p;
     return 0;
 }
@@ -231,27 +234,47 @@ static void numbered(const struct net_plan *p, enum net_which w, int family, uns
     ret->b[last - 1] = (uint8_t)(ret->b[last - 1] | (number >> 8));
 }
 
-void net_ipam_gateway(const struct net_plan *p, enum net_which w, int family, struct net_addr *ret)
+void net_ipam_gateway(const struct net_plan *p, enum net_which w, int family, unsigned shard,
+                      struct net_addr *ret)
 {
-    numbered(p, w, family, 1, ret);
+    numbered(p, w, family, shard * BLOCK + 1, ret);
+}
+
+unsigned net_ipam_bridge_len(const struct net_plan *p, int family, unsigned shard)
+{
+    if (shard)
+        return family == AF_INET ? 24 : 120;
+    return family == AF_INET ? p->pool4.len + 2 : 64;
 }
 
 void net_ipam_address(const struct net_plan *p, enum net_which w, int family, unsigned slot,
                       struct net_addr *ret)
 {
     BUG_ON(slot >= p->slots);
-    numbered(p, w, family, slot + 2, ret);
+    numbered(p, w, family, net_ipam_shard(slot) * BLOCK + slot % NET_SHARD_SLOTS + 2, ret);
+}
+
+/* Slots of a shard; the last one's may be fewer. */
+static unsigned shard_slots(const struct net_slots *s, unsigned shard)
+{
+    unsigned first = shard * NET_SHARD_SLOTS;
+
+    return first >= s->n ? 0 : s->n - first < NET_SHARD_SLOTS ? s->n - first : NET_SHARD_SLOTS;
 }
 
 int net_ipam_take(struct net_slots *s, unsigned *ret, struct err *e)
 {
-    for (unsigned i = 0; i < s->n; i++) {
-        unsigned slot = (s->next + i) % s->n;
+    for (unsigned shard = 0; shard < NET_SHARDS; shard++) {
+        unsigned n = shard_slots(s, shard);
 
-        if (net_ipam_mark(s, slot)) {
-            s->next = (slot + 1) % s->n;
-            *ret = slot;
-            return 0;
+        for (unsigned i = 0; i < n; i++) {
+            unsigned at = (s->next[shard] + i) % n, slot = shard * NET_SHARD_SLOTS + at;
+
+            if (net_ipam_mark(s, slot)) {
+                s->next[shard] = (at + 1) % n;
+                *ret = slot;
+                return 0;
+            }
         }
     }
     return err_set(e, ERR_LIMIT, "all %u addresses of the worker's networks are in use", s->n);

@@ -5,7 +5,8 @@
  * A pool is one IPv4 block and (optionally) one IPv6 block, each cut in four: general, external, internal,
  * one spare. A run holds one slot, a small number; its addresses on every network follow from it, so
  * addresses are never stored and can be re-derived after a restart. Slots are taken in turn (next fit), so a
- * freed address rests as long as possible. Pure; threads: the caller's lock.
+ * freed address rests as long as possible. A network of more than 256 addresses is used in blocks of 256, a bridge (a
+ * shard) each; slots of the second are taken when the first has none. Pure; threads: the caller's lock.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,8 +32,8 @@ struct net_cidrs {
     size_t n;
 };
 
-/* A bridge has at most 1023 ports (BR_MAX_PORTS, one is spare). */
-#define NET_SLOTS_MAX 1022
+#define NET_SHARD_SLOTS 170
+#define NET_SLOTS_MAX   (NET_SHARDS * NET_SHARD_SLOTS)
 
 struct net_plan {
     struct net_cidr pool4, pool6; /* pool6.addr.family 0: no IPv6 */
@@ -41,7 +42,8 @@ struct net_plan {
 
 struct net_slots {
     uint64_t used[(NET_SLOTS_MAX + 63) / 64];
-    unsigned n, next; /* n: how many there are */
+    unsigned n;                /* how many there are */
+    unsigned next[NET_SHARDS]; /* where to look first, within each shard */
 };
 
 #define NET_ADDR_TEXT_MAX 64
@@ -72,7 +74,14 @@ const struct net_cidr *net_ipam_conflict(const struct net_cidr *pool, const stru
 
 /* family AF_INET or AF_INET6; IPv6 networks are /64. */
 void net_ipam_network(const struct net_plan *p, enum net_which w, int family, struct net_cidr *ret);
-void net_ipam_gateway(const struct net_plan *p, enum net_which w, int family, struct net_addr *ret);
+/* Of a shard's bridge. The first one's network is the whole, so that the host has a route to all of it. */
+void net_ipam_gateway(const struct net_plan *p, enum net_which w, int family, unsigned shard,
+                      struct net_addr *ret);
+unsigned net_ipam_bridge_len(const struct net_plan *p, int family, unsigned shard);
+static inline unsigned net_ipam_shard(unsigned slot)
+{
+    return slot / NET_SHARD_SLOTS;
+}
 void net_ipam_address(const struct net_plan *p, enum net_which w, int family, unsigned slot,
                       struct net_addr *ret);
 

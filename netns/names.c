@@ -37,7 +37,9 @@ void net_names_make(const char *prefix, const char *state_dir, struct net_names 
     for (unsigned i = 0; i < TAG_LETTERS; i++)
         ret->tag[at + i] = letters[(ret->hash >> (5 * i)) & 31];
     for (int w = 0; w < NET_NETS; w++) {
-        snprintf(ret->bridge[w], sizeof(ret->bridge[w]), "%.10s%s", ret->tag, suffix[w]);
+        snprintf(ret->bridge[0][w], NET_LINK_NAME, "%.10s%s", ret->tag, suffix[w]);
+        for (unsigned s = 1; s < NET_SHARDS; s++)
+            snprintf(ret->bridge[s][w], NET_LINK_NAME, "%.10s%s%u", ret->tag, suffix[w], s % 10);
         snprintf(ret->alias[w], sizeof(ret->alias[w]), "%.200s%s", prefix, seed_suffix[w]);
         if (strlen(prefix) + strlen(seed_suffix[w]) < NET_ALT_NAME)
             memcpy(ret->alt[w], ret->alias[w], strlen(ret->alias[w]) + 1);
@@ -77,9 +79,10 @@ static void make_mac(const struct net_names *n, uint8_t kind, unsigned slot, uin
     ret[5] = (uint8_t)slot;
 }
 
-void net_names_bridge_mac(const struct net_names *n, enum net_which w, uint8_t ret[NET_MAC])
+void net_names_bridge_mac(const struct net_names *n, unsigned shard, enum net_which w,
+                          uint8_t ret[NET_MAC])
 {
-    make_mac(n, (uint8_t)w, 0, ret);
+    make_mac(n, (uint8_t)w, shard, ret);
 }
 
 void net_names_port_mac(const struct net_names *n, enum net_which w, unsigned slot,

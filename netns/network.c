@@ -82,10 +82,9 @@ static int hold_record(void *arg, const struct net_record *r, struct err *e)
 
 static int reload(struct net *n, struct err *e)
 {
-    unsigned next = n->slots.next;
-
     memset(n->held, 0, sizeof(n->held));
-    n->slots = (struct net_slots){.n = n->fabric.plan.slots, .next = next};
+    memset(n->slots.used, 0, sizeof(n->slots.used));
+    n->slots.n = n->fabric.plan.slots;
     return net_store_each(n->store, hold_record, n, e);
 }
 
@@ -314,12 +313,12 @@ static int make_links(struct net *n, const struct attach *a, struct err *e)
 {
     static const char *const inside[PORTS_PER_RUN] = {"eth0", "eth1"};
     struct net_fabric *f = &n->fabric;
-    uint32_t group = net_veth_group(f->bridge[NET_GENERAL_NET], a->slot);
+    uint32_t group = net_veth_group(f->bridge[a->ports[0].shard][NET_GENERAL_NET], a->slot);
     struct net_link link[PORTS_PER_RUN];
 
     for (int i = 0; i < PORTS_PER_RUN; i++)
-        net_veth_add(f->nl, &a->ports[i], f->bridge[a->ports[i].which], group, inside[i],
-                     a->netns_fd, f->ways.mtu);
+        net_veth_add(f->nl, &a->ports[i], f->bridge[a->ports[i].shard][a->ports[i].which], group,
+                     inside[i], a->netns_fd, f->ways.mtu);
     if (net_nl_send(f->nl, e) < 0)
         return -1;
     for (int i = 0; i < PORTS_PER_RUN; i++) {
@@ -329,7 +328,8 @@ static int make_links(struct net *n, const struct attach *a, struct err *e)
             return err_set(e, ERR_ABSENT, "link %s went away", a->ports[i].name);
     }
     for (int i = 0; i < PORTS_PER_RUN; i++) {
-        net_veth_port(f->nl, &a->ports[i], f->bridge[a->ports[i].which], link[i].index, 0);
+        net_veth_port(f->nl, &a->ports[i], f->bridge[a->ports[i].shard][a->ports[i].which],
+                      link[i].index, 0);
         if (a->ports[i].which == NET_EXTERNAL_NET)
             net_rate_add(f->nl, link[i].index, f->rates.in, f->ways.mtu, a->ports[i].name);
     }
@@ -340,10 +340,11 @@ static int remove_links(struct net *n, const struct net_port *ports, struct err 
 {
     struct net_fabric *f = &n->fabric;
 
-    net_veth_remove_group(f->nl, net_veth_group(f->bridge[NET_GENERAL_NET], ports[0].slot));
+    net_veth_remove_group(
+        f->nl, net_veth_group(f->bridge[ports[0].shard][NET_GENERAL_NET], ports[0].slot));
     for (int i = 0; i < PORTS_PER_RUN; i++) {
         net_veth_remove(f->nl, ports[i].name);
-        net_veth_forget(f->nl, &ports[i], f->bridge[ports[i].which]);
+        net_veth_forget(f->nl, &ports[i], f->bridge[ports[i].shard][ports[i].which]);
     }
     return net_nl_send(f->nl, e);
 }
@@ -370,7 +371,8 @@ static int await_running(struct net *n, const struct attach *a, struct err *e)
 
     for (int i = 0; i < PORTS_PER_RUN; i++)
         if (net_nl_await_running(f->nl, a->ports[i].name, e) < 0 ||
-            net_nl_await_running(f->nl, f->names.bridge[a->ports[i].which], e) < 0)
+            net_nl_await_running(f->nl, f->names.bridge[a->ports[i].shard][a->ports[i].which], e) <
+                0)
             return -1;
     return 0;
 }
@@ -439,6 +441,16 @@ static int release(struct net *n, unsigned slot, struct err *e)
     return 0;
 }
 
+/* The slot's own bridges, where they are not the first ones. */
+static int ready_shard(struct net *n, unsigned shard, struct err *e)
+{
+    bool good;
+
+    if (net_fabric_shard(&n->fabric, shard, &good, e) < 0)
+        return -1;
+    return good ? 0 : make_fabric(n, e);
+}
+
 static int attach_locked(struct net *n, bool changed, struct attach *a, struct net_lease **ret,
                          struct err *e)
 {
@@ -462,7 +474,7 @@ static int attach_locked(struct net *n, bool changed, struct attach *a, struct n
     }
     snprintf(n->held[a->slot].run_id, sizeof(n->held[a->slot].run_id), "%s", a->run_id);
     n->held[a->slot].net_class = a->net_class;
-    if (connect_run(n, a, e) < 0) {
+    if (ready_shard(n, a->ports[0].shard, e) < 0 || connect_run(n, a, e) < 0) {
         if (release(n, a->slot, &ignored) < 0)
             log_debug("run=%s its network could not be undone: %s", a->run_id, ignored.msg);
         return -1;

@@ -13,6 +13,7 @@
  *       ether type ip6 iifname . ether saddr . ip6 saddr @port6 accept
  *       drop } }                                                 # ARP, VLAN tags, anything else
  *
+ * The external network's bridges are known by how their names begin ("Text", "Text1"…).
  * "inet T" decides in prerouting, behind connection tracking (-200) and before anybody's DNAT (-100), so that a
  * port published by another container engine is no way around. input and forward are second locks, and
  * keep the outside from opening connections to runs.
@@ -248,7 +249,7 @@ static void dns_passes(struct net_nft_batch *b, const char *chain, const char *e
     for (int f = 0; f < 2; f++)
         for (int p = 0; p < 2; p++) {
             rule(b, chain);
-            net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_EQ, external);
+            net_nft_link_begins(b, NFT_META_IIFNAME, NFT_CMP_EQ, external);
             net_nft_family(b, families[f]);
             net_nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, f == 0 ? 16 : 24, f == 0 ? 4 : 16,
                             NFT_REG32_00);
@@ -264,7 +265,7 @@ static void granted_passes(struct net_nft_batch *b, const char *chain, const cha
     uint32_t local = RTN_LOCAL;
 
     rule(b, chain);
-    net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_EQ, external);
+    net_nft_link_begins(b, NFT_META_IIFNAME, NFT_CMP_EQ, external);
     if (g->host) {
         net_nft_fib_type(b, NFT_REG32_00);
         net_nft_cmp(b, NFT_REG32_00, NFT_CMP_EQ, &local, sizeof(local));
@@ -300,14 +301,14 @@ static void source_in_network(struct net_nft_batch *b, const struct net_plan *pl
 static void decide_chain(struct net_nft_batch *b, const struct net_names *names,
                          const struct net_nft_rules *r)
 {
-    const char *external = names->bridge[NET_EXTERNAL_NET];
+    const char *external = names->bridge[0][NET_EXTERNAL_NET];
     uint32_t unicast = RTN_UNICAST;
 
     net_nft_put_chain(b, "decide", "filter", NF_INET_PRE_ROUTING, PRIO_DECIDE);
     others_pass(b, "decide", NFT_META_IIFNAME, names->tag);
     going_on_passes(b, "decide");
     rule(b, "decide");
-    net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_NEQ, external);
+    net_nft_link_begins(b, NFT_META_IIFNAME, NFT_CMP_NEQ, external);
     reject(b);
     source_in_network(b, r->plan, AF_INET);
     if (r->plan->pool6.addr.family)
@@ -333,7 +334,7 @@ static void decide_chain(struct net_nft_batch *b, const struct net_names *names,
 static void input_chain(struct net_nft_batch *b, const struct net_names *names,
                         const struct net_nft_rules *r)
 {
-    const char *external = names->bridge[NET_EXTERNAL_NET];
+    const char *external = names->bridge[0][NET_EXTERNAL_NET];
 
     net_nft_put_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIO_FILTER);
     others_pass(b, "input", NFT_META_IIFNAME, names->tag);
@@ -384,10 +385,10 @@ static void forward_chain(struct net_nft_batch *b, const struct net_names *names
         opened_links(b, r->opened[f], families[f]);
     others_pass(b, "forward", NFT_META_IIFNAME, names->tag);
     rule(b, "forward");
-    net_nft_link_is(b, NFT_META_IIFNAME, NFT_CMP_NEQ, names->bridge[NET_EXTERNAL_NET]);
+    net_nft_link_begins(b, NFT_META_IIFNAME, NFT_CMP_NEQ, names->bridge[0][NET_EXTERNAL_NET]);
     verdict(b, NF_DROP);
     going_on_passes(b, "forward");
-    grants_pass(b, "forward", names->bridge[NET_EXTERNAL_NET], &r->allow);
+    grants_pass(b, "forward", names->bridge[0][NET_EXTERNAL_NET], &r->allow);
     other_bridges(b, r);
 }
 

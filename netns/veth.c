@@ -26,23 +26,23 @@ static const int families[2] = {AF_INET, AF_INET6};
 void net_veth_port_make(const struct net_names *names, const struct net_plan *plan,
                         enum net_which w, unsigned slot, struct net_port *ret)
 {
-    *ret = (struct net_port){.which = w, .slot = slot};
+    *ret = (struct net_port){.which = w, .slot = slot, .shard = net_ipam_shard(slot)};
     net_names_port(names, w, slot, ret->name);
     net_names_port_mac(names, w, slot, ret->mac);
-    net_names_bridge_mac(names, w, ret->gateway_mac);
+    net_names_bridge_mac(names, ret->shard, w, ret->gateway_mac);
     for (int i = 0; i < 2; i++) {
         net_ipam_address(plan, w, families[i], slot, &ret->addr[i]);
-        net_ipam_gateway(plan, w, families[i], &ret->gateway[i]);
+        net_ipam_gateway(plan, w, families[i], ret->shard, &ret->gateway[i]);
     }
 }
 
 uint32_t net_veth_group(int general_bridge, unsigned slot)
 {
-    const uint32_t ours = 1U << 31, slots = 1024;
+    const uint32_t ours = 1U << 31, slots = 256;
 
-    BUG_ON(slot >= slots);
-    return (uint32_t)general_bridge < ours / slots ? ours | (uint32_t)general_bridge * slots | slot
-                                                   : 0;
+    return (uint32_t)general_bridge < ours / slots
+               ? ours | (uint32_t)general_bridge * slots | slot % NET_SHARD_SLOTS
+               : 0;
 }
 
 void net_veth_add(struct net_nl *nl, const struct net_port *p, int bridge, uint32_t group,

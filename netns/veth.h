@@ -20,7 +20,7 @@ struct net_nl;
 
 struct net_port {
     enum net_which which;
-    unsigned slot;
+    unsigned slot, shard;
     char name[NET_LINK_NAME]; /* host end */
     uint8_t mac[NET_MAC];     /* container's end */
     struct net_addr addr[2];  /* IPv4; IPv6 or family 0 */
@@ -33,8 +33,8 @@ void net_veth_port_make(const struct net_names *names, const struct net_plan *pl
 
 /*
  * The kernel removes links of one group in one go, waiting for the end of all packets in flight once instead of once
- * a link. This is the group of a run's links: the slot, and the index of the general bridge, which no other worker
- * has. 0 (no group) for indices too great for that.
+ * a link. This is the group of a run's links: the place in the shard, and the index of its general bridge, which
+ * no other worker has. 0 (no group) for indices too great for that.
  */
 uint32_t net_veth_group(int general_bridge, unsigned slot);
 /* Queue the making of a pair whose other end is called `inside` and is in netns_fd. */

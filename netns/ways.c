@@ -21,7 +21,7 @@
 struct search {
     struct net_ways *w;
     const char *own_tag;
-    int own[NET_NETS], up[NET_WAYS_LINKS]; /* indices */
+    int own[NET_NETS * NET_SHARDS], up[NET_WAYS_LINKS]; /* indices */
     size_t n_own, n_up;
 };
 

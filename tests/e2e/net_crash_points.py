@@ -31,9 +31,11 @@ tag = lease["if"].split("x0")[0]
 
 
 def picture():
-    """All that there is of ours: links and their masters, addresses, neighbours, rules, forwarding entries, leases."""
+    """All that there is of ours: links, addresses, neighbours, forwarding entries but for the kernel's own multicast ones,
+    rules, leases."""
     brief = lab.sh(f"ip -br link | awk '{{print $1, $2}}' | grep {tag}; ip -br addr | grep {tag}; ip neigh | grep {tag}; "
-                   f"bridge fdb | grep {tag}; {FORWARDING}; nft -s list table inet {tag}; nft -s list table bridge {tag}")
+                   f"bridge fdb | grep {tag} | grep -vE '^(33:33|01:00:5e):'; "
+                   f"{FORWARDING}; nft -s list table inet {tag}; nft -s list table bridge {tag}")
     files = [f for f in os.listdir(worker.state) if f not in ("lock", "network.json")]
     return sorted(brief.split("\n")) + sorted(files)
 

@@ -110,9 +110,9 @@ static void pools_are_cut(void **state)
     } cases[] = {
         {"10.88.0.0/16",
          "fd12:3456:789a::/48",
-         1022,
+         1020,
          {"10.88.0.0/18", "10.88.64.0/18", "10.88.128.0/18"},
-         {"10.88.3.255", "10.88.67.255", "10.88.131.255"},
+         {"10.88.5.171", "10.88.69.171", "10.88.133.171"},
          {"fd12:3456:789a::/64", "fd12:3456:789a:1::/64", "fd12:3456:789a:2::/64"}},
         {"192.168.7.0/26",
          "",
@@ -128,9 +128,9 @@ static void pools_are_cut(void **state)
          {"fd00:0:0:4::/64", "fd00:0:0:5::/64", "fd00:0:0:6::/64"}},
         {"10.0.0.0/20",
          "",
-         1021,
+         680,
          {"10.0.0.0/22", "10.0.4.0/22", "10.0.8.0/22"},
-         {"10.0.3.254", "10.0.7.254", "10.0.11.254"},
+         {"10.0.3.171", "10.0.7.171", "10.0.11.171"},
          {NULL}},
         {"10.0.0.0/27", "", 0, {NULL}, {NULL}, {NULL}},
         {"0.0.0.0/0", "", 0, {NULL}, {NULL}, {NULL}},
@@ -212,6 +212,18 @@ static void slots_go_round(void **state)
     assert_false(net_ipam_mark(&s, 100));
     assert_true(net_ipam_mark(&s, 99));
 
+    /* shards are filled one after the other */
+    s = (struct net_slots){.n = NET_SLOTS_MAX};
+    for (unsigned i = 0; i < NET_SLOTS_MAX; i++) {
+        assert_ok(net_ipam_take(&s, &slot, &e), &e);
+        assert_int_equal(slot, i);
+    }
+    assert_int_equal(net_ipam_take(&s, &slot, &e), -1);
+    net_ipam_give(&s, NET_SLOTS_MAX - 1);
+    net_ipam_give(&s, 3);
+    assert_ok(net_ipam_take(&s, &slot, &e), &e);
+    assert_int_equal(slot, 3);
+
     /* a freed one rests while there are others */
     s = (struct net_slots){.n = 100};
     for (unsigned i = 0; i < 250; i++) {
@@ -243,8 +255,8 @@ static void names_fit_and_differ(void **state)
             assert_string_not_equal(n[i].tag, n[j].tag);
         assert_int_equal(strlen(n[i].tag), 10);
         for (int w = 0; w < NET_NETS; w++) {
-            assert_true(strlen(n[i].bridge[w]) < NET_LINK_NAME);
-            assert_false(net_names_is_port(&n[i], n[i].bridge[w], &slot));
+            assert_true(strlen(n[i].bridge[NET_SHARDS - 1][w]) < NET_LINK_NAME);
+            assert_false(net_names_is_port(&n[i], n[i].bridge[NET_SHARDS - 1][w], &slot));
             net_names_port(&n[i], (enum net_which)w, NET_SLOTS_MAX - 1, port);
             assert_true(strlen(port) < NET_LINK_NAME);
             assert_true(net_names_is_port(&n[i], port, &slot));
@@ -289,7 +301,7 @@ static void mac_addresses_are_local_and_differ(void **state)
     (void)state;
     net_names_make("p", "/run/x", &n);
     for (int w = 0; w < NET_NETS; w++) {
-        net_names_bridge_mac(&n, (enum net_which)w, mac[w]);
+        net_names_bridge_mac(&n, 0, (enum net_which)w, mac[w]);
         net_names_port_mac(&n, (enum net_which)w, 0, mac[NET_NETS + w]);
     }
     net_names_port_mac(&n, NET_GENERAL_NET, 256, mac[NET_NETS * 2]);
