@@ -1,7 +1,7 @@
 /*
  * bundle: one bundle in the worker's own environment, in the foreground.
  *
- *   file ──► struct bundle ──► image, dependencies, CPUs, GPUs ──► cwrun_drive: the worker's state machine and
+ *   file or server ──► struct bundle ──► image, dependencies, CPUs, GPUs ──► cwrun_drive: the worker's state machine and
  *   containers ──► results stay in a directory; what the worker would have reported is printed
  */
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include "base/units.h"
 #include "cmd/cwrun.h"
 #include "cmd/cwrun_bundle_file.h"
+#include "cmd/cwrun_bundle_server.h"
 #include "cmd/cwrun_drive.h"
 #include "cmd/cwrun_launch.h"
 #include "cmd/cwrun_report.h"
@@ -38,6 +39,7 @@
 struct bundle_options {
     struct image_options image;
     char *output, *network_prefix, *cgroup, *userns, *pull, *shim, *runtime_dir;
+    char *server, *password_file, *ca_file;
     struct str_list overrides;
     int64_t shm_gb, pids_limit, tail;
     bool keep;
@@ -57,6 +59,11 @@ static const char *const pull_choices[] = {"missing", "always", "never", NULL};
 static const struct opt table[] = {
     ROW(output, "output", 'o', OPT_STR, "DIR", NULL,
         "the bundle directory, new or empty (default: ./UUID-results)"),
+    ROW(server, "server", 0, OPT_STR, "URL", NULL,
+        "CodaLab server a UUID, and dependencies without a location, are fetched from (default: $CODALAB_SERVER)"),
+    ROW(password_file, "password-file", 0, OPT_STR, "PATH", NULL,
+        "user and password, a line each; mode 0600 (default: CODALAB_USERNAME and CODALAB_PASSWORD, or asked for)"),
+    ROW(ca_file, "ca-file", 0, OPT_STR, "FILE", NULL, "certificates to verify the server with"),
     ROW(overrides, "overrides", 0, OPT_LIST, "NAME=VALUE", NULL,
         "instead of what the bundle asks for: command, docker_image, cpus, gpus, memory, disk, time, network; repeatable"),
     ROW(keep, "keep", 0, OPT_FLAG, NULL, NULL, "keep the writable layer and say where it is"),
@@ -82,6 +89,7 @@ static const struct opt table[] = {
 struct job_parts {
     struct bundle_options *o;
     const char *file; /* NULL: by uuid */
+    struct cwrun_server *server;
     struct bundle *bundle;
     struct oci_store *store;
     struct image *image;
@@ -135,15 +143,35 @@ static int local_dep(const char *file, const struct bundle_dep *d, struct str_li
     return 0;
 }
 
+static int open_server(struct job_parts *p, struct err *e)
+{
+    const struct bundle_options *o = p->o;
+    const char *server = o->server ? o->server : getenv("CODALAB_SERVER");
+    AUTO_FREE char *work_dir = mem_printf("%s/..", o->image.store);
+    const struct cwrun_server_opts so = {.server = server,
+                                         .password_file = o->password_file,
+                                         .ca_file = o->ca_file,
+                                         .work_dir = work_dir,
+                                         .quiet = o->image.quiet};
+
+    if (p->server)
+        return 0;
+    if (!server)
+        return err_set(e, ERR_USER, "no server is known: give --server URL, or set CODALAB_SERVER");
+    return path_mkdirs(o->image.store, 0700, e) < 0 ? -1 : cwrun_server_open(&so, &p->server, e);
+}
+
 static int get_dependencies(struct job_parts *p, struct err *e)
 {
     for (size_t i = 0; i < p->bundle->n_deps; i++) {
         const struct bundle_dep *d = &p->bundle->deps[i];
 
-        if (!d->location)
-            return err_set(e, ERR_USER, "dependency %s has no \"location\" (a path on this host)",
-                           d->child_path);
-        if (local_dep(p->file, d, &p->paths, e) < 0)
+        int rc = d->location && p->file ? local_dep(p->file, d, &p->paths, e)
+                 : open_server(p, e) < 0
+                     ? err_wrap(e, "dependency %s has no \"location\" on this host", d->child_path)
+                     : cwrun_server_dependency(p->server, d, &p->paths, e);
+
+        if (rc < 0)
             return -1;
     }
     return 0;
@@ -305,6 +333,7 @@ static void release(struct job_parts *p)
     image_unref(p->image);
     oci_store_close(p->store);
     bundle_free(p->bundle);
+    cwrun_server_close(p->server);
     free(p->cgroup_runs);
     free(p->runs_dir);
     free(p->shim);
@@ -342,8 +371,12 @@ static int drive(struct job_parts *p, int *ret_status, struct err *e)
 
 static int run_bundle(struct bundle_options *o, const char *what, int *ret_status, struct err *e)
 {
-    struct job_parts p = {.o = o, .file = what, .lock = -1};
-    int rc = cwrun_bundle_file_read(what, &o->overrides, &p.bundle, e);
+    bool by_uuid = protocol_is_uuid(what) && access(what, F_OK) < 0;
+    struct job_parts p = {.o = o, .file = by_uuid ? NULL : what, .lock = -1};
+    int rc = !by_uuid ? cwrun_bundle_file_read(what, &o->overrides, &p.bundle, e)
+             : open_server(&p, e) < 0
+                 ? -1
+                 : cwrun_server_bundle(p.server, what, &o->overrides, &p.bundle, e);
 
     if (rc == 0)
         rc = prepare(&p, e);
@@ -362,9 +395,9 @@ int cwrun_bundle(int argc, char **argv)
     struct err e = ERR_INIT;
     int status = 0;
     int rc = cwrun_parse(
-        table, "cwrun bundle [flags] FILE.json",
+        table, "cwrun bundle [flags] FILE.json|UUID",
         "Run a bundle as the worker would: a `run` message (\"bundle\" and \"resources\") or a bundle's "
-        "own information in a file. Exit status: the command's own; 137 when a limit or a signal ended "
+        "own information, from a file or, by its uuid, from a CodaLab server. Exit status: the command's own; 137 when a limit or a signal ended "
         "it, 125 when it could not be run.",
         argc, argv, false, &o, &words, NULL);
 
@@ -373,7 +406,7 @@ int cwrun_bundle(int argc, char **argv)
         fputs(
             words.n == 1
                 ? "cwrun bundle: error: --tail, --shared-memory-size-gb, --pids-limit: not negative, please\n"
-                : "cwrun bundle: error: which bundle? One file is wanted\n",
+                : "cwrun bundle: error: which bundle? One file or uuid is wanted\n",
             stderr);
         rc = -1;
     }

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "base/quota.h"
 #include "base/tree.h"
 #include "netns/network.h"
 #include "oci/image.h"
@@ -27,6 +28,7 @@
 #include "worker/bundle_spec.h"
 #include "worker/dep_links.h"
 #include "worker/run.h"
+#include "worker/usage.h"
 
 #define KILL_WAIT_NS       (20 * NS_PER_S)
 #define SHARED_DIR_WAIT_NS (120 * NS_PER_S)
@@ -76,10 +78,20 @@ static bool end_container(const struct container_env *env, const char *uuid, str
     return fd_wait(ctr_shim_fd(s), POLLIN, clock_in_ns(KILL_WAIT_NS)) == 1;
 }
 
+int container_open_layer(const struct container_env *env, const char *uuid)
+{
+    AUTO_FREE char *path = mem_printf("%s/%s/overlay", env->scratch_dir, uuid);
+
+    return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 static int remove_scratch(const struct container_env *env, const char *uuid, struct err *e)
 {
     AUTO_CLOSE int dir = open(env->scratch_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    AUTO_CLOSE int layer = container_open_layer(env, uuid);
 
+    if (layer >= 0)
+        quota_lift(layer);
     if (dir < 0)
         return errno == ENOENT ? 0 : err_sys(e, "open %s", env->scratch_dir);
     return tree_remove_at(dir, uuid, e);
@@ -162,6 +174,8 @@ int container_remove(const struct container_env *env, const struct run *run, str
         return rc;
     dep_links_remove(dir, &run->links);
     crash_point("container: links removed");
+    if (run->restaged)
+        quota_lift(dir); /* the next one in it has a limit of its own */
     if (tree_size(dir, NULL, &bytes, &ignored) == 0)
         ret->bytes = (int64_t)bytes;
     return rc;
@@ -192,6 +206,26 @@ static int open_bundle_dir(const struct container_env *env, const struct run *ru
     return fd < 0 ? err_sys(e, "open %s", run->dir) : fd;
 }
 
+static uint32_t hash_of(const char *uuid)
+{
+    uint32_t hash = 2166136261u;
+
+    for (; *uuid; uuid++)
+        hash = (hash ^ (unsigned char)*uuid) * 16777619u;
+    return hash;
+}
+
+/* The kernel holds the limit where it can; elsewhere the run is measured (run_watch.c). */
+static void hold_to_limit(const struct run *run, int dirfd, const char *what)
+{
+    struct err e = ERR_INIT;
+
+    quota_lift(dirfd);
+    if (run->bundle.disk > 0 &&
+        quota_limit(dirfd, hash_of(run->bundle.uuid), usage_disk_bound(run->bundle.disk), &e) < 0)
+        log_debug("run=%s %s: %s: it is measured", run->bundle.uuid, what, e.msg);
+}
+
 static int write_new(int dir, const char *name, struct err *e)
 {
     AUTO_CLOSE int fd =
@@ -201,9 +235,10 @@ static int write_new(int dir, const char *name, struct err *e)
 }
 
 /* A fresh directory for the writable layer and the files that are mounted over /etc. */
-static int make_scratch(const struct container_env *env, const char *uuid, char **ret,
+static int make_scratch(const struct container_env *env, const struct run *run, char **ret,
                         struct err *e)
 {
+    const char *uuid = run->bundle.uuid;
     AUTO_FREE char *path = mem_printf("%s/%s", env->scratch_dir, uuid);
 
     if (path_mkdirs(env->scratch_dir, 0700, e) < 0 || remove_scratch(env, uuid, e) < 0 ||
@@ -214,6 +249,8 @@ static int make_scratch(const struct container_env *env, const char *uuid, char 
         return err_sys(e, "open %s", path);
     if (mkdirat(dir, "overlay", 0700) < 0)
         return err_sys(e, "make %s/overlay", path);
+    AUTO_CLOSE int layer = container_open_layer(env, uuid);
+    hold_to_limit(run, layer, "writable layer");
     crash_point("container: scratch made");
     if (write_new(dir, "resolv.conf", e) < 0 || write_new(dir, "hosts", e) < 0)
         return -1;
@@ -321,7 +358,7 @@ static int start_parts(const struct container_env *env, const struct run *run,
     AUTO_FREE char *scratch = NULL;
 
     end_container(env, uuid, NULL);
-    if (remove_parts(env, uuid, true, e) < 0 || make_scratch(env, uuid, &scratch, e) < 0 ||
+    if (remove_parts(env, uuid, true, e) < 0 || make_scratch(env, run, &scratch, e) < 0 ||
         make_spec(env, run, image, places, n, scratch, dirfd, &spec, e) < 0)
         return -1;
     if (cancel_fired(cancel))
@@ -339,6 +376,8 @@ int container_create(const struct container_env *env, const struct run *run,
 
     if (dir < 0 || dep_links_resolve(&run->bundle, paths, &places, &n, e) < 0)
         return -1;
+    if (!env->shared_fs)
+        hold_to_limit(run, dir, "bundle directory");
     int rc =
         dep_links_make(dir, run->dir, run->bundle.uuid, env->shared_fs, places, n, &ret->links, e);
     crash_point("container: links made");

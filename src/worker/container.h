@@ -65,6 +65,9 @@ int container_remove(const struct container_env *env, const struct run *run, str
 /* End and remove a container nobody holds a run for, as a dead worker left it. Bounded as container_remove. */
 int container_sweep(const struct container_env *env, const char *uuid, struct err *e) MUST_CHECK;
 
+/* The directory of the writable layer, whose use counts against the disk limit; -1: not there. */
+int container_open_layer(const struct container_env *env, const char *uuid);
+
 /* The exit record of a run whose shim has ended. ERR_ABSENT. Quick: tmpfs. */
 int container_record(const char *runtime_dir, const char *uuid, struct exit_record *ret,
                      struct err *e) MUST_CHECK;

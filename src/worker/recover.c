@@ -36,7 +36,7 @@ static void hold_inputs(struct live *l)
     if (l->run->stage == RUN_PREPARING)
         return; /* asks for its image again */
     images_hold(l->m->o.images, l->run->docker_image ? l->run->docker_image : b->image, b->uuid);
-    if (l->run->cpus && cpu_set_parse(l->run->cpus, &l->held, &ignored) < 0)
+    if (b->cpus > 0 && l->run->cpus && cpu_set_parse(l->run->cpus, &l->held, &ignored) < 0)
         log_warn("run=%s its CPU set cannot be read: %s", b->uuid, ignored.msg);
 }
 

@@ -201,9 +201,8 @@ static char *choose(struct live *l, size_t *gpu_index, struct cpu_set *cpus, str
     if (b->gpus > free_gpus ||
         !placement_gpus(gpus, m->o.n_gpus, (unsigned)b->gpus, gpu_index, &near))
         return placement_shortage(b->uuid, "GPUs", b->gpus, free_gpus, (unsigned)m->o.n_gpus);
-    unsigned n = b->cpus > 0 ? (unsigned)b->cpus : 1;
-    if (!placement_cpus(m->o.topology, &m->o.cpus, &used, n, near, cpus, nodes))
-        return placement_shortage(b->uuid, "CPUs", n, cpu_set_count(&free_set),
+    if (!placement_cpus(m->o.topology, &m->o.cpus, &used, (unsigned)b->cpus, near, cpus, nodes))
+        return placement_shortage(b->uuid, "CPUs", b->cpus, cpu_set_count(&free_set),
                                   cpu_set_count(&m->o.cpus));
     return NULL;
 }
@@ -225,8 +224,9 @@ void live_place(struct live *l)
     l->held = cpus;
     free(r->cpus);
     free(r->mems);
-    r->cpus = cpu_set_text(&cpus);
-    r->mems = cpu_set_text(&nodes);
+    /* None asked for, as no server does: it has none of its own, and runs where the worker may. */
+    r->cpus = cpu_set_text(r->bundle.cpus > 0 ? &cpus : &l->m->o.cpus);
+    r->mems = r->bundle.cpus > 0 ? cpu_set_text(&nodes) : NULL;
     str_list_free(&r->gpus);
     for (int64_t i = 0; i < r->bundle.gpus; i++)
         str_list_add(&r->gpus, l->m->o.gpus[gpu_index[i]].uuid);

@@ -15,6 +15,7 @@
 #include "base/loop.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "base/quota.h"
 #include "base/tree.h"
 #include "oci/image.h"
 #include "runtime/shim.h"
@@ -306,6 +307,10 @@ static void remove_dir(struct job *job)
     struct dir_job *j = (struct dir_job *)job;
     AUTO_CLOSE int dir = open(j->runs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+    AUTO_CLOSE int gone = openat(dir, j->uuid, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (gone >= 0)
+        quota_lift(gone);
     crash_point("run: directory to be removed");
     j->ok = dir >= 0 ? tree_remove_at(dir, j->uuid, &j->error) == 0
                      : err_sys(&j->error, "open %s", j->runs_dir) == 0;

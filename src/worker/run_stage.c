@@ -94,10 +94,18 @@ static unsigned in_preparing(const struct step *s)
 
 /* ---- RUNNING (6.2, 5.6) ---- */
 
+static char *disk_text(const struct run *r)
+{
+    char size[UNITS_TEXT_MAX];
+    const char *text = units_size_str(size, (double)r->bundle.disk, false);
+
+    return mem_printf("Disk limit %sb exceeded.", text ? text : "");
+}
+
 static unsigned passed_limits(const struct step *s)
 {
     struct run *r = s->r;
-    char d1[UNITS_TEXT_MAX], d2[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX];
+    char d1[UNITS_TEXT_MAX], d2[UNITS_TEXT_MAX];
     AUTO_FREE char *time = NULL;
     AUTO_FREE char *disk = NULL;
 
@@ -105,10 +113,8 @@ static unsigned passed_limits(const struct step *s)
         time = mem_printf("Time limit exceeded. (Container uptime %s > time limit %s)",
                           units_duration_str(d1, s->ev->now - r->container_start),
                           units_duration_str(d2, (double)r->bundle.time_s));
-    if (s->ev->limits & LIMIT_DISK) {
-        const char *text = units_size_str(size, (double)r->bundle.disk, false);
-        disk = mem_printf("Disk limit %sb exceeded.", text ? text : "");
-    }
+    if (s->ev->limits & LIMIT_DISK)
+        disk = disk_text(r);
     if (!time && !disk)
         return 0;
     AUTO_FREE char *all =
@@ -163,6 +169,10 @@ static unsigned exited(const struct step *s)
     r->exitcode = rec->status >= 0 ? rec->status : 0;
     take_own_output(r, s->ev->text, rec->status);
     judge_memory(r, rec);
+    if ((s->ev->limits & LIMIT_DISK) && rec->status != 0) {
+        AUTO_FREE char *text = disk_text(r);
+        mark_killed(r, text);
+    }
     set_status(r, STATUS_UPLOADING);
     return enter(s, RUN_CLEANING_UP);
 }

@@ -54,6 +54,7 @@ struct run_event {
     unsigned limits;
     const struct exit_record *record;
 };
+/* EV_EXITED: limits says which were met when it ended: a program that died of a full quota says nothing of that itself. */
 
 enum run_want {
     WANT_SAVE = 1,   /* the run changed in a way that must survive */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/bounds.h"
@@ -19,14 +20,18 @@
 #include "base/statefile.h"
 #include "worker/run.h"
 
-#define ID_MAX 127
-#define NOTE   ".asked"
+#define ID_MAX  127
+#define NOTE    ".asked"
+#define RESERVE "reserve"
+/* Some thousand states; made anew when there is more than ten times as much room. */
+#define RESERVE_BYTES (8 << 20)
 
 struct run_store {
     int parent, dir, lock;
     char *name; /* of dir in parent */
     char *id;
     struct lane *lane;
+    bool reserved; /* touched on the lane only, once there is one */
 };
 
 /* A worker id as a file name: what is not plain becomes %XX; ids of 127 bytes may pass 255, so those are hashed. */
@@ -123,6 +128,18 @@ static int take_old_id(struct run_store *s, const char *hostname, struct err *e)
     return found;
 }
 
+/* Room that runs cannot take: on a full disk their ends can still be written down. */
+static void make_reserve(struct run_store *s)
+{
+    struct statvfs v;
+
+    if (s->reserved || fstatvfs(s->dir, &v) < 0 ||
+        (uint64_t)v.f_bavail * v.f_frsize < 10ull * RESERVE_BYTES)
+        return;
+    AUTO_CLOSE int fd = openat(s->dir, RESERVE, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    s->reserved = fd >= 0 && posix_fallocate(fd, 0, RESERVE_BYTES) == 0;
+}
+
 static int choose_id(struct run_store *s, const char *id, struct err *e)
 {
     char host[65] = "";
@@ -154,6 +171,7 @@ int run_store_open(const char *work_dir, const char *id, struct run_store **ret,
     if (choose_id(s, id, e) < 0)
         return -1;
     statefile_sweep(s->dir);
+    make_reserve(s);
     *ret = take_ptr(&s);
     return 0;
 }
@@ -189,12 +207,26 @@ void run_store_use_lane(struct run_store *s, struct lane *lane)
 
 struct save_job {
     struct job job;           /* first */
-    int dir;                  /* borrowed: the store outlives its lane's jobs */
+    struct run_store *store;  /* outlives its lane's jobs */
+    int dir;                  /* its */
     char *name, *note, *text; /* text NULL: remove */
     void (*saved)(void *arg, const struct err *error);
     void *arg;
     struct err error;
 };
+
+static int write_state(struct run_store *s, const char *name, const char *text, struct err *e)
+{
+    if (statefile_replace(s->dir, name, text, strlen(text), 0600, true, e) == 0) {
+        make_reserve(s);
+        return 0;
+    }
+    if ((e->sys != ENOSPC && e->sys != EDQUOT) || unlinkat(s->dir, RESERVE, 0) < 0)
+        return -1;
+    s->reserved = false;
+    *e = (struct err)ERR_INIT;
+    return statefile_replace(s->dir, name, text, strlen(text), 0600, true, e);
+}
 
 static void save_run(struct job *job)
 {
@@ -203,7 +235,7 @@ static void save_run(struct job *job)
     if (!j->text)
         (void)!statefile_remove(j->dir, j->name, true, &j->error);
     else
-        (void)!statefile_replace(j->dir, j->name, j->text, strlen(j->text), 0600, true, &j->error);
+        (void)!write_state(j->store, j->name, j->text, &j->error);
     if (j->error.kind == ERR_NONE)
         unlinkat(j->dir, j->note, 0);
 }
@@ -227,6 +259,7 @@ static void submit(struct run_store *s, const char *uuid, char *text,
 
     j->job.run = save_run;
     j->job.done = save_done;
+    j->store = s;
     j->dir = s->dir;
     j->name = mem_printf("%s.json", uuid);
     j->note = mem_printf("%s" NOTE, uuid);
@@ -392,6 +425,7 @@ void run_store_remove(struct run_store *s)
         run_store_unnote(s, notes[i]->uuid);
         bundle_free(notes[i]);
     }
+    (void)!statefile_remove(s->dir, RESERVE, false, &ignored);
     (void)!statefile_remove(s->dir, "id", false, &ignored);
     (void)!statefile_remove(s->dir, "made-here", false, &ignored);
     (void)!statefile_remove(s->dir, "lock", false, &ignored);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/mem.h"
+#include "base/quota.h"
 #include "base/tree.h"
 #include "runtime/shim.h"
 #include "worker/container.h"
@@ -29,6 +30,18 @@ void live_unwatch(struct live *l)
 
 /* ---- the end ---- */
 
+/* Did writes fail for want of what the run asked for? Looked at when it ends: it may have died of that. */
+static bool met_quota(const struct live *l)
+{
+    const struct run *r = l->run;
+
+    if (r->bundle.disk <= 0)
+        return false;
+    AUTO_CLOSE int dir = open(r->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    AUTO_CLOSE int layer = container_open_layer(l->m->o.env, r->bundle.uuid);
+    return (dir >= 0 && usage_is_full(dir)) || (layer >= 0 && usage_is_full(layer));
+}
+
 /* The shim has ended, or there was none: the record says what happened, or nobody knows. */
 static void take_end(struct live *l)
 {
@@ -42,8 +55,11 @@ static void take_end(struct live *l)
         return;
     }
     AUTO_FREE char *own_output = ctr_shim_log(dir, uuid);
-    const struct run_event ev = {
-        .kind = EV_EXITED, .now = clock_epoch(), .record = &record, .text = own_output};
+    const struct run_event ev = {.kind = EV_EXITED,
+                                 .now = clock_epoch(),
+                                 .record = &record,
+                                 .text = own_output,
+                                 .limits = met_quota(l) ? LIMIT_DISK : 0};
     log_info("run=%s container ended: status=%d signal=%d oom_kills=%llu", uuid, record.status,
              record.signal, (unsigned long long)record.oom_kills);
     live_feed(l, &ev);
@@ -72,9 +88,11 @@ static int64_t time_left_ms(const struct run *r)
     return limit > ran ? limit - ran : 0;
 }
 
-static bool is_over_disk(const struct run *r)
+static bool is_over_disk(const struct live *l)
 {
-    return r->bundle.disk < 0 ||
+    const struct run *r = l->run;
+
+    return r->bundle.disk < 0 || l->full ||
            (r->bundle.disk > 0 && r->disk_utilization > (uint64_t)r->bundle.disk);
 }
 
@@ -82,8 +100,7 @@ static void judge_limits(struct live *l)
 {
     struct run_event ev = {.kind = EV_LIMITS, .now = clock_epoch()};
 
-    ev.limits =
-        (time_left_ms(l->run) == 0 ? LIMIT_TIME : 0) | (is_over_disk(l->run) ? LIMIT_DISK : 0);
+    ev.limits = (time_left_ms(l->run) == 0 ? LIMIT_TIME : 0) | (is_over_disk(l) ? LIMIT_DISK : 0);
     if (ev.limits)
         live_feed(l, &ev);
 }
@@ -110,10 +127,26 @@ static void on_time(void *arg)
 struct measure_job {
     struct job job; /* first */
     struct live *live;
-    int dir;
-    bool ok;
+    int dir, layer;
+    int64_t disk; /* the limit */
+    bool ok, full;
     uint64_t bytes, took_ns;
 };
+
+/* Over its limit by the kernel's account; a writable layer nobody holds an account of is counted. */
+static bool is_full(const struct measure_job *j)
+{
+    struct err ignored = ERR_INIT;
+    uint64_t used = 0, limit = 0;
+
+    if (j->disk <= 0)
+        return false;
+    if (usage_is_full(j->dir) || (j->layer >= 0 && usage_is_full(j->layer)))
+        return true;
+    return j->layer >= 0 && quota_usage(j->layer, &used, &limit, &ignored) < 0 &&
+           tree_disk_usage(j->layer, NULL, &used, &ignored) == 0 &&
+           used > usage_disk_bound(j->disk);
+}
 
 static void measure(struct job *job)
 {
@@ -122,6 +155,7 @@ static void measure(struct job *job)
     uint64_t start = clock_now_ns();
 
     j->ok = tree_size(j->dir, NULL, &j->bytes, &ignored) == 0;
+    j->full = is_full(j);
     j->took_ns = clock_now_ns() - start;
 }
 
@@ -133,11 +167,13 @@ static void measured(struct job *job)
     l->measuring = false;
     if (j->ok && l->run->stage == RUN_RUNNING) {
         live_feed_number(l, EV_MEASURED, (int64_t)j->bytes);
+        l->full = j->full;
         judge_limits(l);
     }
     if (l->disk_timer)
         loop_arm(l->disk_timer, j->took_ns * 10 > NS_PER_S ? j->took_ns * 10 : NS_PER_S);
     close_fd(&j->dir);
+    close_fd(&j->layer);
     free(j);
     live_finish(l);
 }
@@ -153,6 +189,8 @@ static void on_disk(void *arg)
     j->job.done = measured;
     j->live = l;
     j->dir = open(l->run->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    j->layer = container_open_layer(l->m->o.env, l->run->bundle.uuid);
+    j->disk = l->run->bundle.disk;
     l->measuring = true;
     live_begin(l);
     lane_submit(l->m->o.disk_lane, &j->job);

@@ -106,6 +106,10 @@ struct service_blob {
 int service_contents_blob(struct service *s, const struct service_blob *b, struct cancel *cancel,
                           struct err *e) MUST_CHECK;
 
+/* A bundle's own information as the server has it: uuid, command, dependencies, metadata, state. ERR_ABSENT: it is gone.
+ * A new object. */
+int service_bundle(struct service *s, const char *uuid, struct cancel *cancel, cJSON **ret,
+                   struct err *e) MUST_CHECK;
 /* State of a bundle as the server has it ("running", "staged", …), a new string, and the worker (or, before its first
  * check-in, the host) that has it, a new string or NULL. ERR_ABSENT: it is gone (D18). */
 int service_bundle_state(struct service *s, const char *uuid, struct cancel *cancel, char **ret,

@@ -156,26 +156,41 @@ int service_reply_stream(struct service *s, int64_t socket_id,
     return reply_data(s, socket_id, &body, cancel, e);
 }
 
-int service_bundle_state(struct service *s, const char *uuid, struct cancel *cancel, char **ret,
-                         char **ret_remote, struct err *e)
+int service_bundle(struct service *s, const char *uuid, struct cancel *cancel, cJSON **ret,
+                   struct err *e)
 {
     AUTO_FREE char *id = http_escape(uuid, "");
     AUTO_FREE char *path = mem_printf("/bundles/%s", id);
     AUTO(http_response) struct http_response a = {0};
     AUTO(cJSON) cJSON *doc = NULL;
-    const cJSON *data, *attributes, *metadata = NULL;
-    const char *state, *remote = NULL;
+    const cJSON *data, *attributes;
     struct service_call c = {
         .op = OP_INFO, .method = "GET", .path = path, .http = {.max_redirects = 3}};
 
     if (service_perform(s, &c, cancel, &a, e) < 0 || service_json(OP_INFO, &a, &doc, e) < 0)
         return -1;
     if (json_get_object(doc, "data", &data, e) < 0 ||
-        json_get_object(data, "attributes", &attributes, e) < 0 ||
-        json_get_str(attributes, "state", 100, &state, e) < 0 ||
-        json_opt_object(attributes, "metadata", &metadata, e) < 0 ||
-        (metadata && json_opt_str(metadata, "remote", BOUND_STATUS_TEXT, &remote, e) < 0)) {
+        json_get_object(data, "attributes", &attributes, e) < 0) {
         e->kind = ERR_REMOTE; /* a wrong answer, not a wrong question */
+        return err_wrap(e, "%s", OP_INFO);
+    }
+    *ret = cJSON_Duplicate(attributes, true);
+    return 0;
+}
+
+int service_bundle_state(struct service *s, const char *uuid, struct cancel *cancel, char **ret,
+                         char **ret_remote, struct err *e)
+{
+    AUTO(cJSON) cJSON *bundle = NULL;
+    const cJSON *metadata = NULL;
+    const char *state, *remote = NULL;
+
+    if (service_bundle(s, uuid, cancel, &bundle, e) < 0)
+        return -1;
+    if (json_get_str(bundle, "state", 100, &state, e) < 0 ||
+        json_opt_object(bundle, "metadata", &metadata, e) < 0 ||
+        (metadata && json_opt_str(metadata, "remote", BOUND_STATUS_TEXT, &remote, e) < 0)) {
+        e->kind = ERR_REMOTE;
         return err_wrap(e, "%s", OP_INFO);
     }
     *ret = mem_strdup(state);

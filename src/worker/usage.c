@@ -3,6 +3,8 @@
 #include <sys/statvfs.h>
 
 #include "base/clock.h"
+#include "base/err.h"
+#include "base/quota.h"
 #include "runtime/shim.h"
 
 void usage_meter_add(struct usage_meter *m, uint64_t now_ns, const struct ctr_stats *s,
@@ -19,6 +21,20 @@ void usage_meter_add(struct usage_meter *m, uint64_t now_ns, const struct ctr_st
             (double)(s->cpu_usage_us - m->last_cpu_us) * 1000.0 / (double)(now_ns - m->last_ns);
     m->last_ns = now_ns;
     m->last_cpu_us = s->cpu_usage_us;
+}
+
+uint64_t usage_disk_bound(int64_t disk)
+{
+    return (uint64_t)disk + (uint64_t)disk / 4 + (16u << 20);
+}
+
+bool usage_is_full(int dirfd)
+{
+    const uint64_t margin = 256 * 1024; /* a write of more than is left takes nothing of it */
+    struct err ignored = ERR_INIT;
+    uint64_t used = 0, limit = 0;
+
+    return quota_usage(dirfd, &used, &limit, &ignored) == 0 && used + margin >= limit;
 }
 
 int64_t usage_free_disk(const char *path)

@@ -184,6 +184,7 @@ static void ask_once_more(struct worker *w)
 
 static void start_bundle(struct worker *w, struct action *a)
 {
+    log_debug("run=%s offered", a->bundle->uuid);
     if (w->runs_started + (int64_t)w->starting >= w->o->exit_after_num_runs) {
         log_info(
             "Worker has finished starting the number of jobs allowed to run on: %lld. Stop starting further runs.",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Memory and CPUs: the limit is the run's, the verdict the kernel's."""
 # needs: root net cgroup2
-# rows: B036 B037 B075 B076 B077 B079 B103 B104 D23 D24
+# rows: B036 B037 B075 B076 B077 B079 B103 B104 D21 D22 D23 D24
 import worker_lab
 from worker_lab import check, equal
 
@@ -24,6 +24,10 @@ with worker_lab.Lab() as lab:
     lab.wait(one, 'ready', 120)
     equal(lab.cat(one), '1\n%d\n' % (64 << 20))
 
-    busy = lab.run('i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done', cpus=1, memory='64m')
+    busy = lab.run('until [ -e go ]; do :; done', cpus=1, memory='64m')
+    lab.until(lambda: (lab.client.info(busy)['metadata'].get('cpu_usage') or 0) > 0.2, 'its use of a core to be told', 120)
+    memory = lab.client.info(busy)['metadata']['memory_usage']
+    check(0 < memory < 1, memory)
+    lab.client.write(uuid=busy, subpath='go', string='')
     bundle = lab.wait(busy, 'ready', 120)
     check(bundle['metadata']['time_user'] > 0, bundle['metadata'])
