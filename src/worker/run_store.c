@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -26,12 +27,16 @@
 /* Some thousand states; made anew when there is more than ten times as much room. */
 #define RESERVE_BYTES (8 << 20)
 
+struct save_job;
+
 struct run_store {
     int parent, dir, lock;
     char *name; /* of dir in parent */
     char *id;
     struct lane *lane;
-    bool reserved; /* touched on the lane only, once there is one */
+    bool reserved;            /* touched on the lane only, once there is one */
+    struct save_job *waiting; /* newest first; main only */
+    pthread_mutex_t mutex;    /* what main and the lane both know of a save */
 };
 
 /* A worker id as a file name: what is not plain becomes %XX; ids of 127 bytes may pass 255, so those are hashed. */
@@ -160,6 +165,7 @@ int run_store_open(const char *work_dir, const char *id, struct run_store **ret,
     AUTO(run_store) struct run_store *s = mem_new(struct run_store);
     AUTO_FREE char *path = mem_printf("%s/state", work_dir);
 
+    pthread_mutex_init(&s->mutex, NULL);
     s->parent = s->dir = s->lock = -1;
     if (id && (!*id || strlen(id) > ID_MAX || strchr(id, '/')))
         return err_set(e, ERR_USER, "a worker id has 1 to %d characters and no '/'", ID_MAX);
@@ -180,6 +186,7 @@ void run_store_close(struct run_store *s)
 {
     if (!s)
         return;
+    pthread_mutex_destroy(&s->mutex);
     close_fd(&s->lock);
     close_fd(&s->dir);
     close_fd(&s->parent);
@@ -203,7 +210,11 @@ void run_store_use_lane(struct run_store *s, struct lane *lane)
     s->lane = lane;
 }
 
-/* ---- saving ---- */
+/* ---- saving ----
+ *
+ * A run changes faster than a disk syncs. A save that waits in the lane is passed over when a later one of the same run is
+ * behind it: the later one tells both that they are durable. So a crowd of runs costs a write each, not one a change.
+ */
 
 struct save_job {
     struct job job;           /* first */
@@ -213,6 +224,9 @@ struct save_job {
     void (*saved)(void *arg, const struct err *error);
     void *arg;
     struct err error;
+    struct save_job *next;  /* main: of those not done */
+    struct save_job *older; /* passed over for this one; told and freed with it */
+    bool begun, passed;     /* under the store's mutex */
 };
 
 static int write_state(struct run_store *s, const char *name, const char *text, struct err *e)
@@ -228,9 +242,22 @@ static int write_state(struct run_store *s, const char *name, const char *text, 
     return statefile_replace(s->dir, name, text, strlen(text), 0600, true, e);
 }
 
+/* False when a later save of the same run will do. */
+static bool begin_save(struct save_job *j)
+{
+    pthread_mutex_lock(&j->store->mutex);
+    j->begun = true;
+    bool passed = j->passed;
+    pthread_mutex_unlock(&j->store->mutex);
+    return !passed;
+}
+
 static void save_run(struct job *job)
 {
     struct save_job *j = (struct save_job *)job;
+
+    if (!begin_save(j))
+        return;
 
     if (!j->text)
         (void)!statefile_remove(j->dir, j->name, true, &j->error);
@@ -240,16 +267,45 @@ static void save_run(struct job *job)
         unlinkat(j->dir, j->note, 0);
 }
 
-static void save_done(struct job *job)
+static void tell_and_free(struct save_job *j, const struct err *error)
 {
-    struct save_job *j = (struct save_job *)job;
-
+    if (j->older)
+        tell_and_free(j->older, error);
     if (j->saved)
-        j->saved(j->arg, j->error.kind == ERR_NONE ? NULL : &j->error);
+        j->saved(j->arg, error);
     free(j->name);
     free(j->note);
     free(j->text);
     free(j);
+}
+
+static void save_done(struct job *job)
+{
+    struct save_job *j = (struct save_job *)job, **at = &j->store->waiting;
+    struct err error = j->error;
+
+    while (*at && *at != j)
+        at = &(*at)->next;
+    if (*at)
+        *at = j->next;
+    if (!j->passed || !j->job.ran)
+        tell_and_free(j, error.kind == ERR_NONE ? NULL : &error);
+}
+
+/* The newest save of that name, if it has not begun: passed over from now on. Main only looks at the list. */
+static struct save_job *pass_over(struct run_store *s, const char *name)
+{
+    struct save_job *j = s->waiting;
+
+    while (j && !str_eq(j->name, name))
+        j = j->next;
+    if (!j)
+        return NULL;
+    pthread_mutex_lock(&s->mutex);
+    j->passed = !j->begun;
+    bool passed = j->passed;
+    pthread_mutex_unlock(&s->mutex);
+    return passed ? j : NULL;
 }
 
 static void submit(struct run_store *s, const char *uuid, char *text,
@@ -267,6 +323,9 @@ static void submit(struct run_store *s, const char *uuid, char *text,
     j->saved = saved;
     j->arg = arg;
     if (s->lane) {
+        j->older = pass_over(s, j->name);
+        j->next = s->waiting;
+        s->waiting = j;
         lane_submit(s->lane, &j->job);
         return;
     }

@@ -72,6 +72,7 @@ class Source:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else the body waits 40 ms for the acknowledgement of the head
     protocol_version = 'HTTP/1.1'
     server_version = 'reference-service'
     timeout = IDLE_SECONDS
