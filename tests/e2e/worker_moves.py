@@ -34,7 +34,7 @@ with worker_lab.Lab(worker_timeout=6) as lab:
     # The first is back while the second has it: it leaves both alone.
     w1.start()
     check('run=%s another worker has it now' % run in w1.log(), w1.log())
-    equal(states(lab, 'w1'), [])
+    lab.until(lambda: not states(lab, 'w1'), 'its record to go')
     lab.client.write(uuid=run, subpath='go', string='')
     lab.wait(run, 'ready')
     equal(lab.cat(run), 'x\nx\nx\n')
