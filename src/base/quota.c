@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -46,14 +47,15 @@ static int64_t free_id(int dirfd, uint32_t seed)
     return 0;
 }
 
-static int set_id(int fd, uint32_t id)
+static int set_id(int fd, uint32_t id, bool is_dir)
 {
     struct fsxattr x = {0};
 
     if (ioctl(fd, FS_IOC_FSGETXATTR, &x) < 0)
         return -1;
     x.fsx_projid = id;
-    x.fsx_xflags |= FS_XFLAG_PROJINHERIT;
+    if (is_dir) /* ext4 refuses it on files */
+        x.fsx_xflags |= FS_XFLAG_PROJINHERIT;
     return ioctl(fd, FS_IOC_FSSETXATTR, &x);
 }
 
@@ -68,7 +70,10 @@ static int set_id_of(void *arg, int parentfd, const char *name, const char *path
         return 0;
     AUTO_CLOSE int fd = openat(parentfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd >= 0)
-        (void)set_id(fd, *id); /* gone or changed meanwhile: then it is made anew, and inherits */
+        (void)set_id(
+            fd, *id,
+            S_ISDIR(
+                st->st_mode)); /* gone or changed meanwhile: then it is made anew, and inherits */
     return 0;
 }
 
@@ -83,7 +88,7 @@ int quota_limit(int dirfd, uint32_t seed, uint64_t bytes, struct err *e)
         return err_set(e, ERR_HOST, "all project ids tried are taken");
     if (quota_call(dirfd, Q_SETQUOTA, (uint32_t)id, &d) < 0)
         return err_sys(e, "set a project quota");
-    if (set_id(dirfd, (uint32_t)id) < 0) {
+    if (set_id(dirfd, (uint32_t)id, true) < 0) {
         err_sys(e, "give the directory a project id");
         d.dqb_bhardlimit = 0;
         (void)quota_call(dirfd, Q_SETQUOTA, (uint32_t)id, &d);

@@ -33,6 +33,7 @@ struct live {
     bool asking, wants_place; /* PREPARING: inputs asked for; CPUs short */
     bool creating, removing, measuring, in_start;
     bool remove_wanted; /* as soon as `creating` is over */
+    bool untold;        /* its end is not on disk yet, so it is not reported either */
     bool full;          /* the disk limit is met, by quota or by the writable layer */
     struct cpu_set held;
     struct image *image;

@@ -184,6 +184,18 @@ static void saved_before_forget(void *arg, const struct err *error)
     live_finish(l);
 }
 
+/* Reported before, and then lost in a crash, it would be running again for a server that has taken leave of it. */
+static void saved_end(void *arg, const struct err *error)
+{
+    struct live *l = arg;
+
+    save_failed(NULL, error);
+    l->untold = false;
+    if (!l->dropped && !l->silent)
+        l->m->o.ended(l->m->o.changed_arg);
+    live_finish(l);
+}
+
 static void save_then(struct live *l, void (*then)(void *arg, const struct err *error))
 {
     live_begin(l);
@@ -212,6 +224,8 @@ static void carry_out(struct live *l, unsigned wants)
     if ((wants & WANT_SAVE) && (wants & WANT_CLEAN)) {
         save_then(l, saved_before_clean);
         wants &= ~(unsigned)WANT_CLEAN;
+    } else if ((wants & WANT_SAVE) && l->untold) {
+        save_then(l, saved_end);
     } else if ((wants & WANT_SAVE) && !(wants & WANT_START)) {
         live_save(l);
     }
@@ -245,11 +259,11 @@ void live_feed(struct live *l, const struct run_event *ev)
     /* What leaves PREPARING has no more use for answers. */
     if (l->run->stage != RUN_PREPARING)
         l->asking = l->wants_place = false;
+    if (l->run->stage == RUN_FINALIZING && before < RUN_FINALIZING)
+        l->untold = true;
     carry_out(l, wants);
     if (l->silent && l->run->stage == RUN_RESTAGED && !l->dropped)
         leave_silently(l);
-    else if (l->run->stage == RUN_FINALIZING && before < RUN_FINALIZING && !l->silent)
-        l->m->o.ended(l->m->o.changed_arg);
     live_unref(l);
 }
 
@@ -405,7 +419,7 @@ void run_manager_reports(struct run_manager *m, struct run_report **ret, size_t 
     *ret = mem_array(m->n + 1, sizeof(**ret));
     *ret_n = 0;
     for (struct live *l = m->first; l; l = l->next)
-        if (!l->silent && !l->run->finalized && l->run->stage != RUN_FINISHED)
+        if (!l->silent && !l->untold && !l->run->finalized && l->run->stage != RUN_FINISHED)
             report_of(l, &(*ret)[(*ret_n)++]);
 }
 

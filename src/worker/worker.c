@@ -11,11 +11,13 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/fd.h"
 #include "base/jobs.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "base/statefile.h"
 #include "base/tree.h"
 #include "netns/network.h"
 #include "oci/store.h"
@@ -35,6 +37,7 @@
 #include "worker/worker_parts.h"
 
 #define LOGIN_ATTEMPTS 5
+#define MADE           "made" /* in the state directory: what was not there before the first of us */
 #define LANE_STOP_NS   (10 * NS_PER_S)
 #define DAEMON_JSON    "/etc/docker/daemon.json"
 
@@ -79,6 +82,28 @@ static int choose_gpus(struct worker *w, struct err *e)
     return gpuset_choose(w->o->gpuset, all, n, &w->gpus, &w->n_gpus, gpu_skipped, e);
 }
 
+static const char *const shared_dirs[] = {"dependencies", "dependencies-state", "images",
+                                          "containers"};
+
+/* --work-dir may be /tmp (Azure): what is there before us under a name of ours is not ours to delete (D74). */
+static int note_made(const struct worker *w, struct err *e)
+{
+    AUTO(str) struct str made = STR_INIT(1024);
+    AUTO_FREE char *dir = mem_printf("%s/state", w->o->work_dir);
+    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_sys(e, "open %s", dir);
+    if (faccessat(fd, MADE, F_OK, 0) == 0)
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(shared_dirs); i++) {
+        AUTO_FREE char *path = mem_printf("%s/%s", w->o->work_dir, shared_dirs[i]);
+        if (access(path, F_OK) < 0 && str_appendf(&made, "%s\n", shared_dirs[i]) < 0)
+            return err_set(e, ERR_BUG, "names of directories");
+    }
+    return statefile_replace(fd, MADE, str_text(&made), made.len, 0600, true, e);
+}
+
 static int open_host(struct worker *w, struct err *e)
 {
     struct options *o = w->o;
@@ -87,7 +112,7 @@ static int open_host(struct worker *w, struct err *e)
 
     if (check_host(o, e) < 0 || path_mkdirs(o->work_dir, 0770, e) < 0 ||
         path_mkdirs(o->runtime_dir, 0700, e) < 0 ||
-        run_store_open(o->work_dir, o->id, &w->store, e) < 0 ||
+        run_store_open(o->work_dir, o->id, &w->store, e) < 0 || note_made(w, e) < 0 ||
         ctr_cgroup_service_open(o->cgroup_parent, str_eq(o->cgroup, "partial"), &w->cgroup_runs,
                                 e) < 0 ||
         topology_read("/sys", &w->topology, e) < 0 ||
@@ -329,12 +354,21 @@ static int open_all(struct worker *w, struct err *e)
 
 /* ---- the end ---- */
 
+static int note_again(const struct worker *w, const struct str *text, struct err *e)
+{
+    AUTO_FREE char *dir = mem_printf("%s/state", w->o->work_dir);
+    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 ? -1 : statefile_replace(fd, MADE, str_text(text), text->len, 0600, true, e);
+}
+
 /* What this worker made; what several workers share goes with the last of them (B195, D74). */
 static void delete_work_dir(struct worker *w)
 {
-    static const char *const shared[] = {"dependencies", "dependencies-state", "images",
-                                         "containers"};
     AUTO_FREE char *state = mem_printf("%s/state", w->o->work_dir);
+    AUTO_FREE char *note = mem_printf("%s/state/" MADE, w->o->work_dir);
+    AUTO(str) struct str text = STR_INIT(1024);
+    AUTO(str_list) struct str_list made = {0};
     struct err e = ERR_INIT;
 
     if (run_manager_count(w->runs) > 0) {
@@ -342,11 +376,16 @@ static void delete_work_dir(struct worker *w)
         return;
     }
     run_store_remove(w->store);
-    if (rmdir(state) < 0)
+    if (fd_read_file_at(AT_FDCWD, note, &text, &e) == 0)
+        str_list_split(&made, str_text(&text), '\n');
+    unlink(note);
+    if (rmdir(state) < 0) {
+        (void)!note_again(w, &text, &e); /* other workers are still here: the last one deletes */
         return;
-    for (size_t i = 0; i < ARRAY_SIZE(shared); i++) {
-        AUTO_FREE char *path = mem_printf("%s/%s", w->o->work_dir, shared[i]);
-        if (tree_remove_at(AT_FDCWD, path, &e) < 0)
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(shared_dirs); i++) {
+        AUTO_FREE char *path = mem_printf("%s/%s", w->o->work_dir, shared_dirs[i]);
+        if (str_list_has(&made, shared_dirs[i]) && tree_remove_at(AT_FDCWD, path, &e) < 0)
             log_warn("remove %s: %s", path, e.msg);
     }
     rmdir(w->runs_dir); /* only when nothing of somebody else's is in it */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Disk limits are the kernel's where it has project quotas (the machine's /scratch), else they are measured; a full disk
 keeps no run's end from being written down."""
-# needs: root net cgroup2
+# needs: root net cgroup2 alone
 # timeout: 120
 # rows: B105 B111 B112 D26
 import os

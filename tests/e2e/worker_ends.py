@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The ways a worker ends: signal, handing runs back, idle, run count; and its exit statuses."""
 # needs: root net
-# rows: B008 B009 B028 B185 B186 B188 B189 B190 B193 B194 B195 B200 B201 B205 B050 B140 D16 D17 D28 D67
+# timeout: 200
+# rows: B008 B009 B028 B185 B186 B188 B189 B190 B193 B194 B195 B200 B201 B205 B050 B140 D16 D17 D28 D67 D73 D74
 import os
 import subprocess
+import time
 
 import worker_lab
 from worker_lab import check, equal
@@ -53,6 +55,31 @@ with worker_lab.Lab() as lab:
     lab.wait(run, 'ready')
     equal(w.process.wait(60), 0)
     check(not os.path.isdir(os.path.join(lab.work_dir, 'state', 'w5')), 'its state is left')
+
+    # Where others keep things too (Azure: /tmp), only what the worker made is deleted.
+    common = os.path.join(lab.directory, 'common')
+    for name in ('images/mine', 'runs/mine', 'other'):
+        os.makedirs(os.path.join(common, name))
+    w = lab.worker('--work-dir', common, '--exit-after-num-runs', '1', '--delete-work-dir-on-exit', name='w6')
+    lab.wait(lab.run('echo x'), 'ready')
+    equal(w.process.wait(60), 0)
+    equal(sorted(os.listdir(common)), ['images', 'other', 'runs'])
+    equal(os.listdir(os.path.join(common, 'runs')), ['mine'])
+    check('mine' in os.listdir(os.path.join(common, 'images')), 'what was there is gone')
+
+    # An upload under way does not hold up the end; the next start does it again (D73).
+    w = lab.worker(name='w7')
+    lab.client.fault(endpoint='upload', rate=20000)
+    run = lab.run('head -c 3000000 /dev/urandom > big; echo done')
+    lab.until(lambda: 'Uploading results' in str(lab.client.info(run)['metadata'].get('run_status')), 'the upload')
+    begun = time.monotonic()
+    equal(w.stop(), 0)
+    check(time.monotonic() - begun < 45, 'it waited for the upload')
+    lab.client.clear_faults()
+    w.start()
+    lab.wait(run, 'ready')
+    equal(lab.cat(run), 'done\n')
+    equal(w.stop(), 0)
 
     # Exit statuses.
     code, text = status_of(lab, '--no-such-flag')

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Memory and CPUs: the limit is the run's, the verdict the kernel's."""
-# needs: root net cgroup2
+# needs: root net cgroup2 alone
 # rows: B036 B037 B075 B076 B077 B079 B103 B104 D21 D22 D23 D24
 import worker_lab
 from worker_lab import check, equal
