@@ -2,6 +2,7 @@
  * cworkerd: the worker service. Takes every flag of cl-worker; started through a symbolic link of that name it is one.
  * Exit status: 0 ended as told; 1 could not start; 2 the command line is wrong.
  */
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,6 +31,8 @@ static int start(struct options *o)
 {
     struct err e = ERR_INIT;
 
+    /* Some fifty threads, each with work now and then: an arena a thread would keep its own leftovers for good. */
+    mallopt(M_ARENA_MAX, 2);
     log_setup(o->verbose ? LOG_L_DEBUG : LOG_L_INFO, true);
     if (options_credentials(o, &e) < 0) {
         fprintf(stderr, "%s\n", e.msg);

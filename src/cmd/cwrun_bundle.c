@@ -42,8 +42,11 @@ struct bundle_options {
     char *server, *password_file, *ca_file;
     struct str_list overrides;
     int64_t shm_gb, pids_limit, tail;
-    bool keep;
+    bool keep, shell;
 };
+
+/* Waits for ever, with nothing but bash. */
+#define HOLD "coproc { read -r; }; wait"
 
 static const char *const cgroup_choices[] = {"full", "partial", NULL};
 static const char *const userns_choices[] = {"auto", "none", NULL};
@@ -67,6 +70,8 @@ static const struct opt table[] = {
     ROW(overrides, "overrides", 0, OPT_LIST, "NAME=VALUE", NULL,
         "instead of what the bundle asks for: command, docker_image, cpus, gpus, memory, disk, time, network; repeatable"),
     ROW(keep, "keep", 0, OPT_FLAG, NULL, NULL, "keep the writable layer and say where it is"),
+    ROW(shell, "shell", 0, OPT_FLAG, NULL, NULL,
+        "a shell where the command would run, instead of it; the bundle ends with the shell"),
     ROW(tail, "tail", 0, OPT_INT, "N", "20", "lines of stdout and stderr shown at the end"),
     ROW(network_prefix, "network-prefix", 0, OPT_STR, "NAME", DEFAULT_PREFIX,
         "prefix of the networks' names"),
@@ -313,6 +318,10 @@ static int prepare(struct job_parts *p, struct err *e)
                          e) < 0 ||
         find_cgroup(p, e) < 0 || open_network(p, e) < 0 || make_output(p, &dir, e) < 0)
         return -1;
+    if (p->o->shell) {
+        fprintf(stderr, "cwrun: the command would be: %s\n", p->bundle->command);
+        mem_replace(&p->bundle->command, HOLD);
+    }
     p->run = run_new(take_ptr(&p->bundle), dir, clock_epoch());
     p->runs_dir = mem_printf("%s/runs", p->o->runtime_dir);
     return ctr_shim_find(p->o->shim, &p->shim, e) < 0 ? -1 : path_mkdirs(p->runs_dir, 0700, e);
@@ -354,14 +363,26 @@ static int drive(struct job_parts *p, int *ret_status, struct err *e)
         .has_gpus = p->has_gpus,
         .partial_cgroup = str_eq(p->o->cgroup, "partial"),
     };
-    struct drive d = {.run = p->run, .env = &env, .image = p->image, .paths = &p->paths};
+    char *const shell[] = {
+        (char *)"cwrun",     (char *)"exec", (char *)"--runtime-dir", p->runs_dir,
+        p->run->bundle.uuid, (char *)"--",   (char *)"/bin/bash",     NULL};
+    struct drive d = {.run = p->run,
+                      .env = &env,
+                      .image = p->image,
+                      .paths = &p->paths,
+                      .beside = p->o->shell ? shell : NULL};
     AUTO_CLOSE int signals = cwrun_open_signals(e);
 
     if (signals < 0)
         return -1;
     d.signals = signals;
     cwrun_drive(&d);
-    *ret_status = cwrun_report(p->run, p->image, d.own_output, (size_t)p->o->tail);
+    if (d.beside_status >= 0)
+        *ret_status = d.beside_status;
+    else
+        *ret_status = cwrun_report(p->run, p->image, d.own_output, (size_t)p->o->tail);
+    if (d.beside_status >= 0 && !p->o->image.quiet)
+        fprintf(stderr, "cwrun: what was written is in %s\n", p->run->dir);
     if (d.note)
         fprintf(stderr, "cwrun: not all was cleaned up: %s\n", d.note);
     free(d.own_output);

@@ -3,8 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
+#include <spawn.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,6 +27,8 @@ struct state {
     struct err error;          /* text behind an event */
     struct exit_record record; /* likewise */
     uint64_t measure_ns;       /* when to measure the disk again */
+    pid_t beside;
+    int beside_fd; /* its pidfd */
 };
 
 static void create(struct state *s, struct run_event *ev)
@@ -38,11 +44,47 @@ static void create(struct state *s, struct run_event *ev)
     ev->text = rc < 0 ? s->error.msg : s->d->image->repo_digest;
 }
 
+/* Signals are ours to block, not its. */
+static int begin_beside(struct state *s)
+{
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int rc;
+
+    if (!s->d->beside)
+        return 0;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    rc = posix_spawn(&s->beside, "/proc/self/exe", NULL, &attr, s->d->beside, environ);
+    posix_spawnattr_destroy(&attr);
+    if (rc)
+        return err_sysno(&s->error, rc, "start %s", s->d->beside[0]);
+    s->beside_fd = (int)syscall(SYS_pidfd_open, s->beside, 0);
+    return s->beside_fd < 0 ? err_sys(&s->error, "hold %s", s->d->beside[0]) : 0;
+}
+
+/* It has ended, or has nothing left to be in. */
+static void end_beside(struct state *s)
+{
+    int status = 0;
+
+    if (s->beside <= 0)
+        return;
+    if (waitpid(s->beside, &status, 0) == s->beside)
+        s->d->beside_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    s->beside = 0;
+    close_fd(&s->beside_fd);
+}
+
 static void start(struct state *s, struct run_event *ev)
 {
     ev->kind = EV_STARTED;
     ev->number = (int64_t)clock_now_ns();
-    if (ctr_shim_start(s->shim, &s->error) == 0)
+    if (ctr_shim_start(s->shim, &s->error) == 0 && begin_beside(s) == 0)
         return;
     err_wrap(&s->error, "Cannot start Docker container");
     ev->kind = EV_START_FAILED;
@@ -110,10 +152,11 @@ static void watch(struct state *s, struct run_event *ev)
 
     for (;;) {
         struct pollfd p[] = {{.fd = ctr_shim_fd(s->shim), .events = POLLIN},
-                             {.fd = s->d->signals, .events = POLLIN}};
+                             {.fd = s->d->signals, .events = POLLIN},
+                             {.fd = s->beside_fd, .events = POLLIN}};
 
-        if (poll(p, 2, pause_ms(s)) < 0 && errno != EINTR)
-            p[0].revents = p[1].revents = 0;
+        if (poll(p, ARRAY_SIZE(p), pause_ms(s)) < 0 && errno != EINTR)
+            p[0].revents = p[1].revents = p[2].revents = 0;
         if (p[0].revents) {
             take_end(s, ev);
             return;
@@ -121,6 +164,10 @@ static void watch(struct state *s, struct run_event *ev)
         if (read(s->d->signals, &info, sizeof(info)) == (ssize_t)sizeof(info) &&
             info.ssi_signo != SIGWINCH) {
             *ev = (struct run_event){.kind = EV_KILL, .text = "Kill requested"};
+            return;
+        }
+        if (p[2].revents) {
+            *ev = (struct run_event){.kind = EV_KILL, .text = "The shell has ended"};
             return;
         }
         if (measure(s, ev))
@@ -169,12 +216,14 @@ static bool act(struct state *s, unsigned wants, struct run_event *ev)
 
 void cwrun_drive(struct drive *d)
 {
-    struct state s = {.d = d, .measure_ns = clock_in_ns(NS_PER_S / 5)};
+    struct state s = {.d = d, .measure_ns = clock_in_ns(NS_PER_S / 5), .beside_fd = -1};
     struct run_event ev = {.kind = EV_ENTER};
     unsigned wants;
 
+    d->beside_status = -1;
     do {
         ev.now = clock_epoch();
         wants = run_stage_step(d->run, &ev, false);
     } while (act(&s, wants, &ev));
+    end_beside(&s);
 }

@@ -19,6 +19,9 @@ struct drive {
     const struct container_env *env;
     const struct image *image;
     const struct str_list *paths; /* host path of each dependency */
+    /* A program of ours beside the run, or NULL: begun when the run has, and the run ends with it. */
+    char *const *beside;
+    int beside_status; /* after: how it ended, as a shell counts; -1: it was not begun */
     int signals; /* from cwrun_open_signals: any of them ends the run, as a kill from the server */
 
     char *

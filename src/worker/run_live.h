@@ -32,9 +32,10 @@ struct live {
     bool discard; /* its directory goes too, when it is silent: nobody will go on in it */
     bool asking, wants_place; /* PREPARING: inputs asked for; CPUs short */
     bool creating, removing, measuring, in_start;
-    bool remove_wanted; /* as soon as `creating` is over */
-    bool untold;        /* its end is not on disk yet, so it is not reported either */
-    bool full;          /* the disk limit is met, by quota or by the writable layer */
+    bool remove_wanted;               /* as soon as `creating` is over */
+    bool untold;                      /* its end is not on disk yet, so it is not reported either */
+    uint64_t measured, disk_pause_ns; /* bytes at the last look, and how long to the next */
+    bool full;                        /* the disk limit is met, by quota or by the writable layer */
     struct cpu_set held;
     struct image *image;
     char *digest; /* of the image, for reports once it runs */

@@ -124,6 +124,9 @@ static void on_time(void *arg)
         judge_limits(l);
 }
 
+#define QUIET_NS         (16 * NS_PER_S)
+#define QUIET_LIMITED_NS (3 * NS_PER_S)
+
 struct measure_job {
     struct job job; /* first */
     struct live *live;
@@ -159,6 +162,23 @@ static void measure(struct job *job)
     j->took_ns = clock_now_ns() - start;
 }
 
+/*
+ * Ten times as long as it took, and a second at least. What does not grow is looked at ever less often, so that a
+ * thousand sleeping runs cost nothing; with a limit to keep it is not left alone for long.
+ */
+static uint64_t pause_of(struct live *l, const struct measure_job *j)
+{
+    uint64_t least = j->took_ns * 10 > NS_PER_S ? j->took_ns * 10 : NS_PER_S,
+             most = j->disk > 0 ? QUIET_LIMITED_NS : QUIET_NS;
+
+    l->disk_pause_ns = j->bytes == l->measured ? 2 * l->disk_pause_ns : 0;
+    l->measured = j->bytes;
+    l->disk_pause_ns = l->disk_pause_ns > most ? most : l->disk_pause_ns;
+    if (l->disk_pause_ns < least)
+        l->disk_pause_ns = least;
+    return l->disk_pause_ns;
+}
+
 static void measured(struct job *job)
 {
     struct measure_job *j = (struct measure_job *)job;
@@ -171,7 +191,7 @@ static void measured(struct job *job)
         judge_limits(l);
     }
     if (l->disk_timer)
-        loop_arm(l->disk_timer, j->took_ns * 10 > NS_PER_S ? j->took_ns * 10 : NS_PER_S);
+        loop_arm(l->disk_timer, pause_of(l, j));
     close_fd(&j->dir);
     close_fd(&j->layer);
     free(j);

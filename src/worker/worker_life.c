@@ -252,7 +252,8 @@ void worker_life_ended(void *worker)
 
 /* ---- answers ---- */
 
-static void act_on(struct worker *w, const cJSON *answer)
+/* What was brought may not be all there is: a check-in carries one message (1.8). True: there was something. */
+static bool act_on(struct worker *w, const cJSON *answer)
 {
     AUTO(str_list) struct str_list notes = {0};
     struct action *list = NULL;
@@ -269,7 +270,9 @@ static void act_on(struct worker *w, const cJSON *answer)
         else
             run_manager_act(w->runs, a);
     }
+    bool any = list != NULL;
     action_list_free(list);
+    return any;
 }
 
 static void ask_owner(struct worker *w)
@@ -287,9 +290,11 @@ static void accepted(void *arg, const cJSON *answer)
     forget_told(w);
     if (w->ask_owner)
         ask_owner(w);
-    act_on(w, answer);
+    bool more = act_on(w, answer);
     if (w->phase == PHASE_WORKING) {
         look_for_end(w);
+        if (more && w->phase == PHASE_WORKING)
+            checkin_wake(w->checkin);
     } else if (w->phase == PHASE_LAST_WORD && w->told_terminating) {
         enter_phase(w, PHASE_DRAINING);
     }

@@ -60,7 +60,7 @@ def row(*cells):
 
 def idle(n):
     with worker_lab.Lab(checkin_hold=5, worker_timeout=600) as lab:
-        w = lab.worker('--checkin-frequency-seconds', '5')
+        w = lab.worker('--checkin-frequency-seconds', '5', '--pass-down-termination')
         begin = time.monotonic()
         uuids = [lab.run('sleep 100000', resources=NOTHING) for _ in range(n)]
         wait_all(lab, uuids, ('running',), 1200)
@@ -72,9 +72,7 @@ def idle(n):
         row('%d sleeping runs: CPU of the worker' % n, '%.2f %% of a core' % share, 'under 1 %')
         row('%d sleeping runs: resident memory' % n, '%.1f MiB' % resident(w.process.pid), 'under 32 MiB')
         row('%d runs begun in' % n, '%.0f s' % took, '')
-        for uuid in uuids:
-            lab.client.send(worker='w1', message={'type': 'kill', 'uuid': uuid}, seconds=60)
-        wait_all(lab, uuids, ('killed',), 1200)
+        worker_lab.STOP_SECONDS = 600
 
 
 def latency(n):
