@@ -57,6 +57,13 @@ with worker_lab.Lab() as lab:
     with open(os.path.join(second, 'stdout')) as f:
         equal(f.read(), 'other\nof the parent\n')
     equal(len(lab.client.requests(endpoint='blob')), blobs)
+    # A shell in the command's place: same directory, same environment; the status is the shell's.
+    third = os.path.join(lab.directory, 'third')
+    result = subprocess.run([os.path.join(BIN, 'cwrun'), 'bundle', *flags, *server, '--shell', '--output', third, uuid], text=True,
+                            input='cat one; pwd; echo x > made; exit 5\n', capture_output=True, timeout=100)
+    equal((result.returncode, result.stdout), (5, 'of the parent\n/%s\n' % uuid))
+    check('the command would be: cat d/sub/f' in result.stderr, result.stderr)
+    equal(sorted(os.listdir(third)), ['made', 'stderr', 'stdout'])
     # The server has not noticed.
     equal(lab.client.info(uuid)['state'], 'staged')
     equal(lab.client.requests(endpoint='start_bundle') + lab.client.requests(endpoint='checkin'), [])
