@@ -16,6 +16,8 @@
 #include "worker/protocol.h"
 #include "worker/service.h"
 
+#define ATTEMPTS 3 /* as --download-dependencies-max-retries of the worker */
+
 struct cwrun_server {
     struct service *service;
     struct deps_dirs dirs;
@@ -103,6 +105,7 @@ static int fetch(struct cwrun_server *s, const struct bundle_dep *d, struct deps
                  struct err *e)
 {
     struct meter m = {.key = d->child_path};
+    struct deps_partial partial = {0};
     const struct deps_fetch f = {
         .dirs = &s->dirs,
         .service = s->service,
@@ -111,9 +114,17 @@ static int fetch(struct cwrun_server *s, const struct bundle_dep *d, struct deps
         .received = &m.received,
         .progress = s->quiet || !isatty(STDERR_FILENO) ? no_progress : show_progress,
         .progress_arg = &m,
+        .partial = &partial,
     };
     int rc = deps_fetch(&f, p, e);
 
+    /* What broke goes on where it was. */
+    for (int i = 1; rc < 0 && i < ATTEMPTS && service_is_transient(e); i++) {
+        err_clear(e);
+        rc = deps_fetch(&f, p, e);
+    }
+    if (rc < 0)
+        deps_fetch_discard(&s->dirs, p);
     if (m.shown)
         fputc('\n', stderr);
     return rc < 0 ? -1 : deps_place_commit(&s->dirs, p, d->parent_uuid, d->parent_path, e);
