@@ -6,11 +6,13 @@
 
 CW_SEEDS=FIRST:COUNT asks for other ones than those of every day.
 """
+import collections
 import os
 import random
 import subprocess
 import sys
 import tarfile
+import tempfile
 import unittest
 
 import pull_tools as tools
@@ -19,7 +21,10 @@ import image  # noqa: E402
 import registry  # noqa: E402
 
 FIRST, COUNT = (int(n) for n in os.environ.get('CW_SEEDS', '1:25').split(':'))
-NAMES = ['a', 'b', 'c', 'dir', 'x' * 120, 'sp ace', 'new\nline', 'h\u00e9', '.hidden', '-dash', 'link']
+NAMES = ['a', 'b', 'c', 'dir', 'x' * 120, 'sp ace', 'new\nline', 'h\u00e9', '.hidden', '-dash', 'link',
+         b'not\xffutf\xe9'.decode('utf-8', 'surrogateescape')]
+
+seen = collections.Counter()
 
 
 class Tree:
@@ -76,7 +81,20 @@ def make_layer(tree, rng):
             all(own.get(path.rsplit('/', n)[0], 'd') in ('d', 'implied') for n in range(1, path.count('/') + 1))
 
     for _ in range(rng.randrange(1, 25)):
-        what = rng.choice('ffffffdddlhhhpcwwwo')
+        what = rng.choice('ffffffdddlhhhpcwwwWoo')
+        if what == 'W':
+            # Whiteouts as hard links of each other: some builders write them so.
+            pool = [p for p in tree.kinds if p not in own and free(p)]
+            rng.shuffle(pool)
+            if len(pool) < 2 or pool[0].startswith(pool[1] + '/') or pool[1].startswith(pool[0] + '/'):
+                continue
+            for n, path in enumerate(pool[:2]):
+                entries += parents_of(tree, path, rng, own)
+                mark = os.path.join(os.path.dirname(pool[0]), '.wh.' + os.path.basename(pool[0]))
+                entries.append(image.whiteout_hardlink(path, mark) if n else image.whiteout(path))
+                tree.drop(path)
+                own[path] = 'w'
+            continue
         if what in 'wo':
             pool = [p for p, k in tree.kinds.items() if p not in own and (what == 'w' or k == 'd')]
             pool = [p for p in pool if free(p)]
@@ -85,11 +103,17 @@ def make_layer(tree, rng):
             path = rng.choice(pool)
             entries += parents_of(tree, path, rng, own)
             if what == 'o':
-                entries.append(image.directory(path, 0o755, **meta(rng)))
-                entries.append(image.opaque(path))
+                # Opaque hides what is below, never what the layer itself has there, whichever comes first.
+                parts = [[image.opaque(path)]]
                 own[path] = 'd'
                 tree.drop(path)
                 tree.kinds[path] = 'd'
+                if rng.random() < 0.5:
+                    parts.append([image.file(path + '/mine', b'mine', **meta(rng))])
+                    tree.kinds[path + '/mine'] = own[path + '/mine'] = 'f'
+                rng.shuffle(parts)
+                entries.append(image.directory(path, 0o755, **meta(rng)))
+                entries += [entry for part in parts for entry in part]
             else:
                 tree.drop(path)
                 again = []
@@ -172,10 +196,52 @@ def make_image(seed):
     made = []
     for entries in layers:
         fmt = rng.choice([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-        if any(e.xattrs for e in entries):
+        if any('\udcff' in e.path + e.link for e in entries):
+            # PAX has no way to say it that all readers know.
+            fmt = tarfile.GNU_FORMAT
+            for e in entries:
+                e.xattrs = {}
+        elif any(e.xattrs for e in entries):
             fmt = tarfile.PAX_FORMAT
+        for e in entries:
+            seen[kind_of(e)] += 1
         made.append(image.Layer(raw=image.tar_bytes(entries, fmt), how=rng.choice(['gzip', 'none'])))
+    if rng.random() < 0.3:
+        made.append(sparse_layer(rng))
+    seen['layers'] += len(made)
     return image.Image(made)
+
+
+def sparse_layer(rng):
+    """Files with holes, as GNU tar writes them in each of its ways."""
+    with tempfile.TemporaryDirectory() as where:
+        os.mkdir(where + '/sparse')
+        for n in range(3):
+            with open('%s/sparse/%d' % (where, n), 'wb') as f:
+                for _ in range(rng.randrange(0, 9)):
+                    f.seek(rng.randrange(0, 4 << 20))
+                    f.write(rng.randbytes(rng.randrange(1, 9000)))
+                f.truncate(max(f.tell(), rng.randrange(1, 5 << 20)))
+            os.utime('%s/sparse/%d' % (where, n), (1600000000, 1600000000))
+            seen['sparse files'] += 1
+        os.utime(where + '/sparse', (1600000000, 1600000000))
+        # Not --format=gnu: umoci does not know its 'S' entries.
+        how = rng.choice([['--format=posix'], ['--format=posix', '--sparse-version=0.0'],
+                          ['--format=posix', '--sparse-version=0.1']])
+        tar = subprocess.run(['tar', '-C', where, '-S', '-c', *how, 'sparse'], check=True, stdout=subprocess.PIPE).stdout
+    return image.Layer(raw=tar)
+
+
+def kind_of(e):
+    name = e.path.rsplit('/', 1)[-1]
+    if name == '.wh..wh..opq':
+        return 'opaque marks'
+    if name.startswith('.wh.'):
+        return 'whiteouts' if not e.link else 'whiteouts that are hard links'
+    if '\udcff' in e.path:
+        return 'names that are not UTF-8'
+    return {image.FILE: 'files', tarfile.DIRTYPE: 'directories', tarfile.SYMTYPE: 'symbolic links',
+            tarfile.LNKTYPE: 'hard links', tarfile.FIFOTYPE: 'FIFOs', tarfile.CHRTYPE: 'devices'}.get(e.kind, 'others')
 
 
 class PullEqualsUmoci(unittest.TestCase):
@@ -197,6 +263,11 @@ class PullEqualsUmoci(unittest.TestCase):
         for seed in range(FIRST, FIRST + COUNT):
             with self.subTest(seed=seed):
                 self.one(seed, store)
+        print('%d random images equal what umoci makes of them: %s' % (
+            COUNT, ', '.join('%d %s' % (n, what) for what, n in sorted(seen.items()))))
+        if COUNT >= 25:
+            for what in ('whiteouts that are hard links', 'names that are not UTF-8', 'sparse files', 'opaque marks', 'hard links'):
+                self.assertGreater(seen[what], 5, what)
 
     def one(self, seed, store):
         layout = os.path.join(self.scratch, 'layout%d' % seed)
