@@ -221,7 +221,7 @@ int oci_local_config(const struct oci_local *l, const struct oci_desc *d, struct
                                          ret->len, (unsigned long long)d->size);
 }
 
-int oci_local_blob(const struct oci_local *l, const struct oci_desc *d,
+int oci_local_blob(const struct oci_local *l, const struct oci_desc *d, uint64_t offset,
                    int (*sink)(void *arg, const void *data, size_t n, struct err *e), void *arg,
                    struct err *e)
 {
@@ -233,5 +233,8 @@ int oci_local_blob(const struct oci_local *l, const struct oci_desc *d,
     if (p.n != d->size)
         return err_set(e, ERR_USER, "%s has %llu bytes, not the %llu announced", path,
                        (unsigned long long)p.n, (unsigned long long)d->size);
+    BUG_ON(offset > d->size);
+    p.offset += offset;
+    p.n -= offset;
     return oci_box_stream(&p, sink, arg, e);
 }

@@ -29,7 +29,8 @@ int oci_local_manifest(struct oci_local *l, const char *reference, struct str *r
                        char ret_digest[DIGEST_TEXT_MAX], struct err *e) MUST_CHECK;
 int oci_local_config(const struct oci_local *l, const struct oci_desc *d, struct str *ret,
                      struct err *e) MUST_CHECK;
-int oci_local_blob(const struct oci_local *l, const struct oci_desc *d,
+/* From that byte on. */
+int oci_local_blob(const struct oci_local *l, const struct oci_desc *d, uint64_t offset,
                    int (*sink)(void *arg, const void *data, size_t n, struct err *e), void *arg,
                    struct err *e) MUST_CHECK;
 /* Names of a registry's kind the archive gives the image chosen by the last manifest asked for; borrowed. */

@@ -24,6 +24,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/jobs.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/tree.h"
@@ -422,6 +423,23 @@ static int unpack(struct pull *p, struct pull_layer *l, struct err *e)
     return rc;
 }
 
+/* What a mirror keeps may be damaged: then it is fetched once more, from the registry itself. */
+static int unpack_at_last(struct pull *p, struct pull_layer *l, struct err *e)
+{
+    bool from_mirror = oci_session_has_mirrors(p->session);
+
+    if (unpack(p, l, e) == 0)
+        return 0;
+    if (e->kind != ERR_USER || !from_mirror)
+        return -1;
+    log_debug("layer %s of a mirror: %s: asking the registry itself", l->desc->digest, e->msg);
+    oci_session_leave_mirrors(p->session);
+    close_fd(&l->dir);
+    close_fd(&l->checkpoint);
+    err_clear(e);
+    return tree_remove_at(p->work.fd, l->dir_name, e) < 0 ? -1 : unpack(p, l, e);
+}
+
 /* Unpacked by us, or by somebody else while we waited for the right to. */
 static int fetch_layer(struct pull *p, struct pull_layer *l, struct err *e)
 {
@@ -432,7 +450,7 @@ static int fetch_layer(struct pull *p, struct pull_layer *l, struct err *e)
         return -1;
     if (store_has(p->store, l->key))
         report(p, l, l->desc->size, 1, true);
-    else if ((rc = unpack(p, l, e)) == 0)
+    else if ((rc = unpack_at_last(p, l, e)) == 0)
         report(p, l, 0, 1, true);
     /* Who waits for this name sees that it is gone and makes a new one. */
     unlinkat(p->store->locks, digest_hex(l->diff_id), 0);

@@ -243,8 +243,8 @@ void oci_host_policy_free(struct oci_host_policy *p)
     *p = (struct oci_host_policy){0};
 }
 
-void oci_registries_bases(const struct oci_registries *r, const char *registry,
-                          struct str_list *ret)
+size_t oci_registries_bases(const struct oci_registries *r, const char *registry,
+                            struct str_list *ret)
 {
     const char *authority = str_eq(registry, DOCKER_IO) ? DOCKER_API : registry;
     AUTO(oci_host_policy) struct oci_host_policy p = {0};
@@ -263,10 +263,13 @@ void oci_registries_bases(const struct oci_registries *r, const char *registry,
         str_list_take(ret,
                       mem_printf("%s%.*s", strstr(url, "://") ? "" : "https://", (int)len, url));
     }
+    size_t mirrors = ret->n;
+
     oci_host_policy_get(r, authority, NULL, &p);
     str_list_take(ret, mem_printf("https://%s", authority));
     if (p.insecure)
         str_list_take(ret, mem_printf("http://%s", authority));
+    return mirrors;
 }
 
 char *oci_registries_url(const char *base, const char *repository, const char *path)

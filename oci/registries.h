@@ -29,9 +29,9 @@ void oci_host_policy_free(struct oci_host_policy *p);
 DEFINE_AUTO_VALUE(oci_host_policy, oci_host_policy_free)
 
 /* Base URLs ("https://host:5000") to try for a registry, in order: mirrors, then itself; an insecure one
- * by https and then by http. */
-void oci_registries_bases(const struct oci_registries *r, const char *registry,
-                          struct str_list *ret);
+ * by https and then by http. Returns how many of them are mirrors. */
+size_t oci_registries_bases(const struct oci_registries *r, const char *registry,
+                            struct str_list *ret);
 /* Where a repository is below such a base; one that has a path of its own below "/v2" (a proxying registry that keeps
  * others under a prefix) is taken at its word. A new string. */
 char *oci_registries_url(const char *base, const char *repository, const char *path);

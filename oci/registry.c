@@ -36,7 +36,7 @@ struct oci_session *oci_session_new(const struct oci_ref *ref, const struct oci_
     s->http = http;
     s->cancel = c;
     s->auth = oci_auth_new(r, http, c);
-    oci_registries_bases(r, ref->registry, &s->bases);
+    s->mirrors = oci_registries_bases(r, ref->registry, &s->bases);
     s->preferred = SIZE_MAX;
     pthread_mutex_init(&s->lock, NULL);
     return s;
@@ -51,6 +51,24 @@ void oci_session_free(struct oci_session *s)
     str_list_free(&s->bases);
     pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+bool oci_session_has_mirrors(struct oci_session *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool has = s->mirrors && !s->left_mirrors;
+
+    pthread_mutex_unlock(&s->lock);
+    return has;
+}
+
+void oci_session_leave_mirrors(struct oci_session *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->left_mirrors = true;
+    if (s->preferred < s->mirrors)
+        s->preferred = SIZE_MAX;
+    pthread_mutex_unlock(&s->lock);
 }
 
 void oci_session_stop_with(struct oci_session *s, struct cancel *c)
@@ -180,7 +198,7 @@ int oci_session_blob(struct oci_session *s, const struct oci_desc *d, uint64_t o
                      oci_blob_sink *sink, void *arg, struct err *e)
 {
     if (s->local)
-        return oci_local_blob(s->local, d, sink, arg, e);
+        return oci_local_blob(s->local, d, offset, sink, arg, e);
     AUTO_FREE char *path = mem_printf("/blobs/%s", d->digest);
     struct backoff wait = BACKOFF_INIT(RETRY_FIRST_NS, RETRY_CAP_NS);
     struct counted c = {.sink = sink, .arg = arg, .taken = offset};

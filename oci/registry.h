@@ -12,6 +12,7 @@
  * Threads: any. Ownership: oci_session_free.
  * Source: OCI distribution-spec 1.1 "Pull"; RFC 9110 (Retry-After, ranges).
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,6 +49,10 @@ const struct str_list *oci_session_names(const struct oci_session *s);
 /* A small blob (the configuration) whole, its size and digest verified. */
 int oci_session_config(struct oci_session *s, const struct oci_desc *d, struct str *ret,
                        struct err *e) MUST_CHECK;
+/* Would a mirror be asked? */
+bool oci_session_has_mirrors(struct oci_session *s);
+/* What a mirror gave was not what its digest says: from now on only the registry itself is asked. */
+void oci_session_leave_mirrors(struct oci_session *s);
 /*
  * A blob's bytes to the sink, from `offset` on and exactly once each, over as many connections as it takes
  * (S19). The digest is the caller's to verify.

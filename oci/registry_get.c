@@ -323,6 +323,9 @@ int oci_registry_get(struct oci_session *s, struct oci_get *g, struct err *e)
 
     for (size_t k = 0; k < n; k++) {
         size_t i = (start + k) % n;
+
+        if (i < s->mirrors && !oci_session_has_mirrors(s))
+            continue;
         bool last_resort = i + 1 < n && is_http_twin(s, i, i + 1);
         AUTO_FREE char *authority = oci_url_authority(s->bases.items[i]);
 

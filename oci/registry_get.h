@@ -30,7 +30,9 @@ struct oci_session {
     struct cancel *cancel;
     struct oci_auth *auth;
     struct str_list bases; /* "https://host"; mirrors first */
-    pthread_mutex_t lock;  /* guards preferred */
+    size_t mirrors;        /* how many of them, at the start */
+    pthread_mutex_t lock;  /* guards the rest */
+    bool left_mirrors;     /* they are asked no more */
     size_t preferred;      /* the place that answered last; SIZE_MAX: none yet */
 };
 

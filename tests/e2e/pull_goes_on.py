@@ -142,6 +142,14 @@ class GoesOn(unittest.TestCase):
         self.finish()
         self.assertGreater(self.registry.ranges[-1], SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
 
+    def test_the_rest_from_a_file(self):
+        self.break_off(signal.SIGKILL)
+        layout = image.Layout(os.path.join(self.scratch, 'big'))
+        layout.add('v1', self.image)
+        self.name = 'oci:%s:v1' % layout.path
+        self.finish()
+        self.assertEqual(len(self.registry.ranges), 1)
+
     def test_after_a_restart_of_the_machine_it_begins_anew(self):
         self.break_off(signal.SIGKILL)
         found = False

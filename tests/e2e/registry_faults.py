@@ -467,6 +467,8 @@ mirror_case(always('blob', lambda r: r.answer(404, {})), 'lacks a layer', 'the r
             lambda home, mirror: met(home.of('blob') and not home.of('manifest')))
 mirror_case(first('manifest', lambda r: r.answer(200, {'Docker-Content-Digest': BIG_DIGEST}, MANIFEST)),
             'has a damaged manifest', 'the registry is asked', lambda home, mirror: met(home.of('manifest')))
+mirror_case(always('blob', lambda r: r.answer(200, {}, BIG_BLOB[:-1] + b'x')), 'has a damaged layer',
+            'the registry is asked for it, and for all that follows', lambda home, mirror: met(len(home.of('blob')) == 1))
 mirror_case(always('blob', lambda r: r.cut(BIG_BLOB, HALF)), 'breaks off in mid-blob',
             'the registry is asked for the rest, and only that',
             lambda home, mirror: met([h.get('Range') for h in home.of('blob')] == ['bytes=%d-' % HALF]))

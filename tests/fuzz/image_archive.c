@@ -36,7 +36,7 @@ static void ask(struct oci_ref *ref)
         return;
     BUG_ON(!digest_is_valid(digest));
     for (size_t i = 0; i < doc.n_layers; i++)
-        if (oci_local_blob(l, &doc.layers[i], drop, NULL, &e) < 0)
+        if (oci_local_blob(l, &doc.layers[i], 0, drop, NULL, &e) < 0)
             return;
 }
 
