@@ -144,6 +144,11 @@ static void set_registry(struct oci_ref *r, const char *host, size_t n, const ch
         return;
     }
     r->repository = strchr(path, '/') ? mem_strdup(path) : mem_printf("library/%s", path);
+    /* "docker.io/a.b/c" without its registry would be c of another one, a.b. */
+    if (strchr(path, '/') && is_host(path, strcspn(path, "/"))) {
+        r->name = mem_printf(DOCKER_IO "/%s", path);
+        return;
+    }
     r->name = mem_strdup(str_starts(r->repository, "library/") && !strchr(r->repository + 8, '/')
                              ? r->repository + 8
                              : r->repository);

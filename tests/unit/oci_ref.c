@@ -31,6 +31,9 @@ static void test_names(void **state)
         {"docker.io/ubuntu", "docker.io/library/ubuntu:latest", "ubuntu:latest"},
         {"index.docker.io/a/b:1", "docker.io/a/b:1", "a/b:1"},
         {"registry-1.docker.io/a/b:1", "docker.io/a/b:1", "a/b:1"},
+        {"docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"},
+        {"docker.io/a.b", "docker.io/library/a.b:latest", "a.b:latest"},
+        {"docker.io/localhost/c", "docker.io/localhost/c:latest", "docker.io/localhost/c:latest"},
         {"localhost/x", "localhost/x:latest", "localhost/x:latest"},
         {"host:5000/a/b/c:T_a.g-1", "host:5000/a/b/c:T_a.g-1", "host:5000/a/b/c:T_a.g-1"},
         {"Host/x", "Host/x:latest", "Host/x:latest"},
@@ -57,6 +60,12 @@ static void test_names(void **state)
         assert_string_equal(canonical, t[i].canonical);
         assert_string_equal(familiar, t[i].familiar);
         assert_int_equal(r->transport, OCI_REGISTRY);
+        AUTO(oci_ref) struct oci_ref *again = NULL; /* whichever form is kept, it means the same */
+
+        assert_int_equal(oci_ref_parse(familiar, &again, &e), 0);
+        AUTO_FREE char *same = oci_ref_text(again);
+
+        assert_string_equal(same, canonical);
     }
 }
 
