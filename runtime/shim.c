@@ -187,7 +187,13 @@ int ctr_shim_stats(struct ctr_shim *s, struct ctr_stats *ret, struct err *e)
                               .memory_current = c.memory_current,
                               .memory_peak = c.memory_peak,
                               .oom_kills = c.oom_kills,
-                              .pids_current = c.pids_current};
+                              .pids_current = c.pids_current,
+                              .io_read_bytes = c.io_read_bytes,
+                              .io_write_bytes = c.io_write_bytes,
+                              .cpu_throttled_us = c.cpu_throttled_us,
+                              .cpu_stall_us = c.cpu_stall_us,
+                              .memory_stall_us = c.memory_stall_us,
+                              .io_stall_us = c.io_stall_us};
     return 0;
 }
 

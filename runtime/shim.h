@@ -67,6 +67,10 @@ struct ctr_stats {
     uint64_t cpu_usage_us, user_us, system_us;
     uint64_t memory_current, memory_peak, oom_kills;
     uint64_t pids_current;
+    uint64_t io_read_bytes, io_write_bytes;
+    uint64_t cpu_throttled_us;
+    uint64_t cpu_stall_us, memory_stall_us,
+        io_stall_us; /* somebody waited so long for it (pressure) */
 };
 int ctr_shim_stats(struct ctr_shim *s, struct ctr_stats *ret, struct err *e) MUST_CHECK;
 

@@ -57,12 +57,8 @@ static void add_stats(cJSON *o, struct ctr_shim *shim)
     struct ctr_stats s = {0};
     struct err ignored = ERR_INIT;
 
-    if (ctr_shim_stats(shim, &s, &ignored) < 0)
-        return;
-    json_add_int(o, "memory", (int64_t)s.memory_current);
-    json_add_int(o, "memory_peak", (int64_t)s.memory_peak);
-    json_add_int(o, "pids", (int64_t)s.pids_current);
-    json_add_double(o, "cpu_seconds", (double)s.cpu_usage_us / 1e6);
+    if (ctr_shim_stats(shim, &s, &ignored) == 0)
+        local_api_add_figures(o, &s);
 }
 
 static cJSON *look(const char *runtime_dir, const char *uuid, bool stats)

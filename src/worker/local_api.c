@@ -23,6 +23,7 @@
 #include "base/loop.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "runtime/shim.h"
 #include "worker/protocol.h"
 
 #define SOCKET_NAME "control.sock"
@@ -367,4 +368,19 @@ int local_api_call(const char *runtime_dir, const cJSON *request, uint64_t timeo
         json_parse(str_text(&text), text.len, &v, e) < 0)
         return -1;
     return take_answer(v, ret, e);
+}
+
+void local_api_add_figures(cJSON *o, const struct ctr_stats *s)
+{
+    json_add_int(o, "memory", (int64_t)s->memory_current);
+    json_add_int(o, "memory_peak", (int64_t)s->memory_peak);
+    json_add_int(o, "pids", (int64_t)s->pids_current);
+    json_add_int(o, "oom_kills", (int64_t)s->oom_kills);
+    json_add_int(o, "io_read", (int64_t)s->io_read_bytes);
+    json_add_int(o, "io_written", (int64_t)s->io_write_bytes);
+    json_add_double(o, "cpu_seconds", (double)s->cpu_usage_us / 1e6);
+    json_add_double(o, "throttled_seconds", (double)s->cpu_throttled_us / 1e6);
+    json_add_double(o, "cpu_stall", (double)s->cpu_stall_us / 1e6);
+    json_add_double(o, "memory_stall", (double)s->memory_stall_us / 1e6);
+    json_add_double(o, "io_stall", (double)s->io_stall_us / 1e6);
 }

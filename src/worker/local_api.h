@@ -31,7 +31,7 @@ struct local_api_hooks {
     /*
      * New array of objects, one a run: "uuid", "stage", "state", "status", "image", "dir", "command", "pid" (0: none),
      * "start" (epoch), "cpus", "gpus", "memory_limit"; with stats also "cpu" (cores), "memory", "memory_peak", "pids",
-     * "net_sent", "net_received" (bytes).
+     * "net_sent", "net_received" (bytes), and those of local_api_add_figures().
      *   uuid   only this run; NULL: all. Unknown: an empty array
      */
     cJSON *(*runs)(void *arg, const char *uuid, bool stats);
@@ -47,6 +47,11 @@ int local_api_open(struct loop *l, const char *runtime_dir, const struct local_a
                    struct local_api **ret, struct err *e) MUST_CHECK;
 void local_api_close(struct local_api *a); /* removes the socket; NULL is fine */
 DEFINE_AUTO(local_api, local_api_close)
+
+struct ctr_stats;
+/* "memory", "memory_peak", "io_read", "io_written" (bytes), "pids", "oom_kills", "cpu_seconds", "throttled_seconds" and for
+ * how many seconds the run waited: "cpu_stall", "memory_stall", "io_stall". */
+void local_api_add_figures(cJSON *o, const struct ctr_stats *s);
 
 /*
  * The other end: ask, and wait up to timeout_ns for the answer.

@@ -39,10 +39,7 @@ static void add_stats(cJSON *o, struct live *l)
     if (!l->shim || ctr_shim_stats(l->shim, &s, &ignored) < 0)
         return;
     live_refresh(l);
-    json_add_int(o, "memory", (int64_t)s.memory_current);
-    json_add_int(o, "memory_peak", (int64_t)s.memory_peak);
-    json_add_int(o, "pids", (int64_t)s.pids_current);
-    json_add_double(o, "cpu_seconds", (double)s.cpu_usage_us / 1e6);
+    local_api_add_figures(o, &s);
     if (l->meter.cpu >= 0)
         json_add_double(o, "cpu", l->meter.cpu);
     add_traffic(o, l);
