@@ -21,7 +21,7 @@ declare -A group=(
     # libclang-rt: the sanitizers of clang
     [lint]="groff clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev binutils"
     # the peers that benchmarks compare with
-    [bench]="crun runc containernetworking-plugins iptables docker.io podman containerd umoci python3-pip"
+    [bench]="crun runc containernetworking-plugins iptables docker.io podman containerd umoci python3-pip isal"
 )
 
 say() { printf 'deps: %s\n' "$*" >&2; }
