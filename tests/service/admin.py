@@ -17,7 +17,7 @@ from store import remove_tree
 
 BODY_MAX = 64 * 1024 * 1024
 SETTINGS = {'json', 'checkin_answer', 'gzip_members', 'token_type', 'max_time', 'max_disk',
-            'redirect_status'}
+            'redirect_status', 'make_dirs'}
 PIECE = 65536
 
 
@@ -100,7 +100,7 @@ class Admin:
 
     def do_set(self, **settings):
         """json: plain|charset|gzip; checkin_answer: array|lone|empty|no_null; gzip_members: n;
-        token_type; redirect_status: 303|302; max_time, max_disk: server maximum of resources without a request."""
+        token_type; redirect_status: 303|302; make_dirs: make bundle directories for shared file systems; max_time, max_disk: server maximum of resources without a request."""
         unknown = set(settings) - SETTINGS
         if unknown:
             raise ValueError('no setting ' + ', '.join(unknown))
@@ -126,6 +126,7 @@ class Admin:
             bundle = dict(self.app.contents.bundle(uuid))
             row = self.store.workers.get(bundle['worker'])
             bundle['worker_id'] = row['id'] if row else None
+            bundle['location_on_disk'] = self.store.content(uuid)
             return bundle
 
     def do_bundles(self):

@@ -148,7 +148,8 @@ class Manager:
         view = self.bundles.wire(bundle)
         if row and row['checkin']['shared_file_system']:
             view['location'] = self.store.content(bundle['uuid'])
-            os.makedirs(view['location'], exist_ok=True)
+            if self.store.settings.get('make_dirs', True):
+                os.makedirs(view['location'], exist_ok=True)
             view['dependencies'] = [dict(d, location=self.store.content(d['parent_uuid']))
                                     for d in bundle['dependencies']]
         return {'type': 'run', 'bundle': view, 'resources': self.resources(bundle)}
