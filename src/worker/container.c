@@ -30,10 +30,9 @@
 #include "worker/run.h"
 #include "worker/usage.h"
 
-#define KILL_WAIT_NS       (20 * NS_PER_S)
-#define SHARED_DIR_WAIT_NS (120 * NS_PER_S)
-#define GPU_PATIENCE_NS    (5 * NS_PER_S) /* what a driver may take to clear up behind the killed */
-#define START_TEXT         "Cannot start Docker container"
+#define KILL_WAIT_NS    (20 * NS_PER_S)
+#define GPU_PATIENCE_NS (5 * NS_PER_S) /* what a driver may take to clear up behind the killed */
+#define START_TEXT      "Cannot start Docker container"
 
 int container_record(const char *runtime_dir, const char *uuid, struct exit_record *ret,
                      struct err *e)
@@ -187,7 +186,7 @@ int container_remove(const struct container_env *env, const struct run *run, str
 static int open_bundle_dir(const struct container_env *env, const struct run *run,
                            struct cancel *cancel, struct err *e)
 {
-    uint64_t deadline = clock_in_ns(SHARED_DIR_WAIT_NS);
+    uint64_t deadline = clock_in_ns(env->shared_dir_wait_ns);
     int fd;
 
     if (!env->shared_fs && path_mkdirs(run->dir, 0755, e) < 0)

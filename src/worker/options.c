@@ -131,6 +131,8 @@ const struct opt options_table[] = {
     ROW(pids_limit, "pids-limit", OPT_INT, "N", "32768", "most processes of a run; 0: no limit"),
     ROW(pulls, "parallel-pulls", OPT_INT, "N", "3", "images pulled at once"),
     ROW(downloads, "parallel-downloads", OPT_INT, "N", "4", "dependencies downloaded at once"),
+    ROW(shared_dir_seconds, "shared-dir-seconds", OPT_INT, "N", "120",
+        "how long a bundle directory on a shared file system is waited for"),
     ROW(bundle_check_seconds, "bundle-check-seconds", OPT_INT, "N", "300",
         "how often to ask the server whether the bundles of its runs still exist"),
     ROW(shim, "shim", OPT_STR, "PATH", NULL,
@@ -182,6 +184,7 @@ static const struct {
     {"pids-limit", offsetof(struct options, pids_limit), 0, 4194304},
     {"parallel-pulls", offsetof(struct options, pulls), 1, 64},
     {"parallel-downloads", offsetof(struct options, downloads), 1, 64},
+    {"shared-dir-seconds", offsetof(struct options, shared_dir_seconds), 1, 86400},
     {"bundle-check-seconds", offsetof(struct options, bundle_check_seconds), 1, 86400},
 };
 

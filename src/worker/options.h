@@ -34,7 +34,8 @@ struct options {
     int64_t network_egress, network_ingress; /* bytes a second; 0: no limit */
     struct str_list insecure_registries, registry_mirrors, prepull_images;
     int64_t min_free_space; /* bytes; 0: none */
-    int64_t pids_limit, pulls, downloads, registry_timeout, bundle_check_seconds;
+    int64_t pids_limit, pulls, downloads, registry_timeout, bundle_check_seconds,
+        shared_dir_seconds;
 
     char *username, *password; /* by options_credentials */
 };

@@ -245,6 +245,7 @@ static void fill_env(struct worker *w)
         .shm_bytes = (uint64_t)w->o->shm_gb << 30,
         .pids_limit = w->o->pids_limit,
         .shared_fs = w->o->shared_file_system,
+        .shared_dir_wait_ns = (uint64_t)w->o->shared_dir_seconds * NS_PER_S,
         .has_gpus = w->n_gpus > 0,
         .partial_cgroup = str_eq(w->o->cgroup, "partial"),
     };

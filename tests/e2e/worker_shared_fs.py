@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A shared file system whose caches are behind: the bundle's directory is waited for, and given up in words after a minute."""
+"""A shared file system whose caches are behind: the bundle's directory is waited for, and given up in words after a while."""
 # needs: root net
 # timeout: 200
 # rows: B144
@@ -15,7 +15,7 @@ WAITING = 'Waiting for bundle directory to be created by the server'
 
 with worker_lab.Lab(manager_interval=0.1) as lab:
     lab.client.set(make_dirs=False)
-    lab.worker('--shared-file-system')
+    lab.worker('--shared-file-system', '--shared-dir-seconds', '20')
     never, late = lab.run('true'), lab.run('echo here > f; cat f')
     for uuid in (never, late):
         lab.until(lambda: lab.client.info(uuid)['metadata'].get('run_status') == WAITING, WAITING)
