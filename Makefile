@@ -46,7 +46,7 @@ fuzzers := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIBS := $(foreach r,worker oci netns runtime base,$(BUILD)/lib/$(r).a)
 
-.PHONY: all tests unit-programs check check-fast unit lint fuzz bench soak leak-net demo install man deb clean help deps coverage vm-shell print-%
+.PHONY: all tests unit-programs check check-fast unit lint fuzz bench conformance soak leak-net demo install man deb clean help deps coverage vm-shell print-%
 all: $(programs:%=$(BUILD)/bin/%) $(if $(filter cworkerd,$(programs)),$(BUILD)/bin/cl-worker)
 
 $(BUILD)/obj/%.o: %.c Makefile $(BANNED)
@@ -67,7 +67,8 @@ cwshim_libs := $(BUILD)/lib/runtime.a $(BUILD)/lib/base.a
 cwrt_libs := $(cwshim_libs)
 cworkerd_libs := $(LIBS)
 cwrun_libs := $(LIBS)
-small_link := $(shell pkg-config --libs libcjson libseccomp libcap libcrypto 2>/dev/null) -lcgroup -ldl -lm -lpthread
+# libseccomp goes in whole: one library less for the loader to map and relocate at each start.
+small_link := $(shell pkg-config --libs libcjson libcap libcrypto 2>/dev/null) -Wl,-Bstatic -lseccomp -Wl,-Bdynamic -lcgroup -ldl -lm -lpthread
 cwshim_link := $(small_link)
 cwrt_link := $(small_link)
 cworkerd_link := $(PKG_LIBS)
@@ -154,6 +155,12 @@ leak-net: tests
 	NET_AT_ONCE=1000 CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_addresses.py
 	NET_CRASH_STEP=1 CW_BUILD=$(BUILD) tests/one 3000 tests/e2e/net_crash_points.py
 
+# Other people's runtime tests: make conformance RUNTIME_TOOLS=DIR CRUN=DIR (see tests/conformance/run).
+conformance:
+	@tests/deps.sh build test bench
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@RUNTIME_TOOLS='$(RUNTIME_TOOLS)' CRUN='$(CRUN)' tests/conformance/run
+
 demo:
 	@tests/deps.sh build test
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
@@ -192,5 +199,5 @@ deb:
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo 'targets: all check unit lint fuzz bench soak leak-net demo install man deb vm-shell coverage clean'
+	@echo 'targets: all check unit lint fuzz bench conformance soak leak-net demo install man deb vm-shell coverage clean'
 	@echo 'settings: CC=clang SAN=address,undefined|thread PREFIX=/usr/local DESTDIR='

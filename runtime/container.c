@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <linux/magic.h>
 
+#include "base/bounds.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -281,6 +282,26 @@ static int open_sub_group(const struct ctr *c, const char *path, struct err *e)
     return fd < 0 ? err_wrap(e, "cgroup %s of the container", str_show(shown, path)) : take_fd(&fd);
 }
 
+/* The group that the first process is in now: our group's path is the front of it. */
+static int open_group_of(const struct ctr *c, struct err *e)
+{
+    AUTO_FREE char *file = mem_printf("/proc/%d/cgroup", c->launch.pid);
+    AUTO(str) struct str text = STR_INIT(64 * BOUND_KIB);
+    struct err ignored = ERR_INIT;
+    const char *own = ctr_cgroup_path(c->cgroup);
+
+    if (fd_read_file_at(AT_FDCWD, file, &text, &ignored) < 0)
+        return -1;
+    const char *line = strstr(str_text(&text), "0::");
+
+    if (!line || !str_starts(line + 3, own) || line[3 + strlen(own)] != '/')
+        return -1;
+    AUTO_FREE char *below =
+        mem_strndup(line + 3 + strlen(own) + 1, strcspn(line + 3 + strlen(own) + 1, "\n"));
+
+    return open_sub_group(c, below, e);
+}
+
 int ctr_exec(struct ctr *c, const struct ctr_spec *spec, const struct ctr_exec_opts *o,
              pid_t *ret_pid, int *ret_pidfd, struct err *e)
 {
@@ -300,6 +321,13 @@ int ctr_exec(struct ctr *c, const struct ctr_spec *spec, const struct ctr_exec_o
         return -1;
     if (o->cgroup)
         t.cgroup_fd = sub_group;
+    if (enter_exec(&t, o, ret_pid, ret_pidfd, e) == 0)
+        return 0;
+    /* A container that divided its group (as systemd does) takes no process in it: where its first one is, there is room. */
+    if (e->sys != EBUSY || o->cgroup || (sub_group = open_group_of(c, e)) < 0)
+        return -1;
+    err_clear(e);
+    t.cgroup_fd = sub_group;
     return enter_exec(&t, o, ret_pid, ret_pidfd, e);
 }
 

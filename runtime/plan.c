@@ -152,7 +152,7 @@ int plan_build(const struct ctr_spec *s, const struct plan_input *in, struct lau
     mounts_plan_attach(p, s, &m);
     devices_plan_attach(p, s, userns, &m, first_device);
     plan_sysctl(p, s, m.proc);
-    if (s->root_readonly && s->has_process)
+    if (s->root_readonly && s->has_process && !str_eq(s->process.cwd, "/"))
         plan_add_op(p, OP_MAKE_DIR, -1, plan_add_text(p, s->process.cwd), 0);
     mounts_plan_seal(p, s, &m);
     if (plan_add_process(p, s, in, m.proc, m.devpts, e) < 0)

@@ -36,7 +36,7 @@ static const struct opt globals[] = {
     OPT_ROW(struct cwrt_global, systemd_cgroup, "systemd-cgroup", 0, OPT_FLAG, NULL, NULL,
             "take linux.cgroupsPath as slice:prefix:name (always understood)"),
     OPT_ROW(struct cwrt_global, cgroup_manager, "cgroup-manager", 0, OPT_STR, "NAME", NULL,
-            "accepted for crun's sake"),
+            "cgroupfs, or systemd, whose slices are then made without asking it"),
     OPT_ROW(struct cwrt_global, rootless, "rootless", 0, OPT_STR, "VALUE", NULL,
             "accepted for runc's sake"),
     OPT_ROW(struct cwrt_global, criu, "criu", 0, OPT_STR, "PATH", NULL, "accepted for runc's sake"),
@@ -141,6 +141,10 @@ static int dispatch(int argc, char **argv, struct err *e)
         usage(help ? stdout : stderr);
         return help ? 0 : 1;
     }
+    if (cwrt_global.cgroup_manager && !str_eq(cwrt_global.cgroup_manager, "cgroupfs") &&
+        !str_eq(cwrt_global.cgroup_manager, "systemd"))
+        return err_set(e, ERR_USER,
+                       "--cgroup-manager: cgroupfs or systemd; a container has a cgroup always");
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         if (strcmp(commands[i].name, argv[first]) == 0)
             return commands[i].run(argc - first, argv + first, e);

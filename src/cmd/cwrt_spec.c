@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -44,9 +45,33 @@ static struct ctr_spec *example(void)
     return s;
 }
 
-static int write_spec(const char *bundle, struct err *e)
+/* What a user without rights can have: no network of its own, /sys as it is. */
+static void make_rootless(struct ctr_spec *s)
+{
+    ctr_spec_remove_namespace(s, "network");
+    ctr_spec_add_namespace(s, "user", NULL);
+    ctr_spec_add_idmap(&s->uid_maps, 0, geteuid(), 1);
+    ctr_spec_add_idmap(&s->gid_maps, 0, getegid(), 1);
+    for (size_t i = 0; i < s->n_mounts; i++) {
+        struct ctr_mount *m = &s->mounts[i];
+
+        for (size_t k = m->options.n; str_eq(m->type, "devpts") && k-- > 0;)
+            if (str_starts(m->options.items[k], "gid="))
+                mem_replace(&m->options.items[k], "defaults");
+        if (!str_eq(m->type, "sysfs"))
+            continue;
+        mem_replace(&m->type, "bind");
+        mem_replace(&m->source, "/sys");
+        str_list_add(&m->options, "rbind");
+    }
+}
+
+static int write_spec(const char *bundle, bool rootless, struct err *e)
 {
     AUTO(ctr_spec) struct ctr_spec *s = example();
+
+    if (rootless)
+        make_rootless(s);
     AUTO_FREE char *compact = ctr_spec_to_json(s);
     AUTO(cJSON) cJSON *doc = cJSON_Parse(compact);
     AUTO_CLOSE int dir = open(bundle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -67,13 +92,16 @@ int cwrt_spec(int argc, char **argv, struct err *e)
 {
     static const struct opt table[] = {OPT_ROW(struct spec_options, bundle, "bundle", 'b', OPT_STR,
                                                "DIR", ".", "where to write config.json"),
+                                       OPT_ROW(struct spec_options, rootless, "rootless", 0,
+                                               OPT_FLAG, NULL, NULL,
+                                               "with a user namespace that has our own ids only"),
                                        {0}};
     struct spec_options o = {0};
     AUTO(str_list) struct str_list words = {0};
     int r = cwrt_flags(table, argc, argv, &o, &words, 0, 0, "cwrt spec [flags]", e);
 
     if (r == 0)
-        r = write_spec(o.bundle, e);
+        r = write_spec(o.bundle, o.rootless, e);
     opt_free(table, &o);
     return r < 0 ? -1 : 0;
 }
@@ -103,12 +131,10 @@ static void add_enabled(cJSON *o, const char *key, bool enabled)
 
 static void add_linux(cJSON *top)
 {
-    cJSON *o = json_add_object(top, "linux"), *cgroup, *seccomp, *ext;
-    AUTO(str_list) struct str_list caps = {0};
+    cJSON *o = json_add_object(top, "linux"), *cgroup, *seccomp, *ext, *memory;
 
     add_names(o, "namespaces", ctr_names_namespaces);
-    ctr_caps_names(ctr_caps_all(), &caps);
-    json_add_str_list(o, "capabilities", &caps);
+    add_names(o, "capabilities", ctr_names_capabilities);
     cgroup = json_add_object(o, "cgroup");
     json_add_bool(cgroup, "v1", false);
     json_add_bool(cgroup, "v2", true);
@@ -125,6 +151,10 @@ static void add_linux(cJSON *top)
     add_enabled(o, "apparmor", true);
     add_enabled(o, "selinux", true);
     add_enabled(o, "intelRdt", false);
+    add_enabled(o, "netDevices", false);
+    memory = json_add_object(o, "memoryPolicy");
+    add_names(memory, "modes", ctr_names_mem_policies);
+    add_names(memory, "flags", ctr_names_mem_policy_flags);
     ext = json_add_object(o, "mountExtensions");
     add_enabled(ext, "idmap", true);
 }
@@ -132,7 +162,7 @@ static void add_linux(cJSON *top)
 int cwrt_features(int argc, char **argv, struct err *e)
 {
     static const struct opt none[] = {{0}};
-    AUTO(str_list) struct str_list words = {0}, options = {0};
+    AUTO(str_list) struct str_list words = {0}, options = {0}, unsafe = {0};
     int r = cwrt_flags(none, argc, argv, NULL, &words, 0, 0, "cwrt features", e);
 
     if (r != 0)
@@ -146,6 +176,8 @@ int cwrt_features(int argc, char **argv, struct err *e)
         str_list_add(&options, o->name);
     json_add_str_list(top, "mountOptions", &options);
     add_linux(top);
+    str_list_add(&unsafe, CTR_ANNOTATION);
+    json_add_str_list(top, "potentiallyUnsafeConfigAnnotations", &unsafe);
     json_add_str(json_add_object(top, "annotations"), CTR_ANNOTATION "version", CW_VERSION);
     char *text = cJSON_Print(top);
 

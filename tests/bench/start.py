@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The cost of one start: create to exit of a static `true`, in turn by each runtime. Run where cgroup v2 is."""
+"""The cost of one start: create to exit of a static `true`, in turn by each runtime and by a bare C program; memory; many
+at once. Run where cgroup v2 is."""
 import argparse
 import json
 import os
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
@@ -38,18 +41,84 @@ def bundle(directory, limits):
     return directory
 
 
+def floor(scratch, directory):
+    """The bare floor: a C program that does only what has to be done."""
+    program = os.path.join(scratch, 'floor')
+    if not os.path.exists(program):
+        subprocess.run(['gcc', '-O2', '-static', '-o', program, os.path.join(HERE, 'floor.c')], check=True)
+    return [program, os.path.join(directory, 'rootfs'), '/sys/fs/cgroup/bench-floor', '/bin/true']
+
+
 def runtimes(scratch, runs, limits):
     directory = bundle(os.path.join(scratch, 'limits' if limits else 'plain'), limits)
     contestants = {'crun': ['crun'], 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}
     samples = {name: timing.Sample() for name in contestants}
+    if not limits:
+        samples['bare floor (C)'] = timing.Sample()
     for n in range(runs + 2):
         for name, command in contestants.items():
             timing.once(command + ['run', '--bundle', directory, 'bench-%s-%d' % (name, n)], samples[name])
+        if not limits:
+            timing.once(floor(scratch, directory), samples['bare floor (C)'])
     for s in samples.values():
         for values in (s.wall, s.cpu):
             del values[:2]
     timing.table('start: create to exit of a static true, same config.json%s' %
                  (', with memory, cpuset and pids limits' if limits else ''), samples, 'crun')
+    return {name: s.median('wall') for name, s in samples.items()}
+
+
+def memory(scratch):
+    """Peak and anonymous memory of a runtime that waits for its container, in KiB."""
+    directory = os.path.join(scratch, 'plain')
+    path = os.path.join(directory, 'config.json')
+    with open(path) as f:
+        config = json.load(f)
+    os.makedirs(os.path.join(directory, 'rootfs/bin'), exist_ok=True)
+    shutil.copy(shutil.which('busybox'), os.path.join(directory, 'rootfs/bin/sleep'))
+    config['process']['args'] = ['/bin/sleep', '1000']
+    waiting = os.path.join(scratch, 'waiting')
+    shutil.copytree(directory, waiting, symlinks=True)
+    with open(os.path.join(waiting, 'config.json'), 'w') as f:
+        json.dump(config, f)
+    print('\n### memory: the runtime while its container runs\n\n| | peak KiB (VmHWM) | of it anonymous now KiB |\n|---|---|---|')
+    for name, command in {'crun': ['crun'], 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}.items():
+        child = subprocess.Popen(command + ['run', '--bundle', waiting, 'memory-' + name], stdin=subprocess.DEVNULL)
+        while subprocess.run(command + ['state', 'memory-' + name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             text=True).stdout.find('"running"') < 0:
+            pass
+        with open('/proc/%d/status' % child.pid) as f:
+            status = dict(line.split(':', 1) for line in f if ':' in line)
+        print('| %s | %s | %s |' % (name, status['VmHWM'].split()[0], status['RssAnon'].split()[0]), flush=True)
+        subprocess.run(command + ['delete', '--force', 'memory-' + name], check=True)
+        child.wait()
+
+
+def left_over():
+    groups = [d for d, _, _ in os.walk('/sys/fs/cgroup') if '/many-' in d]
+    states = [os.path.join(d, n) for d in ('/run/cwrt', '/run/crun') if os.path.isdir(d) for n in os.listdir(d) if n.startswith('many-')]
+    return groups + states
+
+
+def many(scratch, alone, count, at_once):
+    """As fast as possible: the time of one start under load, a processor, against the time alone."""
+    directory = os.path.join(scratch, 'plain')
+    cores = os.cpu_count() or 1
+    print('\n### %d containers, %d at once, on %d processors\n\n| | all, s | one, times processors, ms | alone, ms | ratio | left behind |\n'
+          '|---|---|---|---|---|---|' % (count, at_once, cores))
+    for name, command in {'crun': ['crun'], 'cwrt': [os.path.join(BIN, 'cwrt')]}.items():
+        def one(n, name=name, command=command):
+            p = subprocess.run(command + ['run', '--bundle', directory, 'many-%s-%d' % (name, n)], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            if p.returncode:
+                raise SystemExit('bench: %s: %s' % (name, p.stderr))
+        begin = time.monotonic()
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(one, range(count)))
+        seconds = time.monotonic() - begin
+        each = seconds * cores / count
+        print('| %s | %.1f | %.1f | %.1f | %.2f | %d |' % (name, seconds, each * 1000, alone[name] * 1000, each / alone[name],
+                                                           len(left_over())), flush=True)
 
 
 def from_image(scratch, runs):
@@ -84,12 +153,19 @@ def from_image(scratch, runs):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--runs', type=int, default=15)
+    parser.add_argument('--many', type=int, default=500)
+    parser.add_argument('--at-once', type=int, default=64)
+    parser.add_argument('--only-runtime', action='store_true', help='leave out cwrun on a pulled image')
     args = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix='bench.', dir='/scratch' if os.path.isdir('/scratch') else '/var/tmp')
     try:
-        runtimes(scratch, args.runs, False)
-        runtimes(scratch, args.runs, True)
-        from_image(scratch, args.runs)
+        plain = runtimes(scratch, args.runs, False)
+        limited = runtimes(scratch, args.runs, True)
+        print('\nwith limits / without: ' + ', '.join('%s %.2f' % (n, limited[n] / plain[n]) for n in limited))
+        memory(scratch)
+        many(scratch, plain, args.many, args.at_once)
+        if not args.only_runtime:
+            from_image(scratch, args.runs)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
