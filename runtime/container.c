@@ -30,6 +30,7 @@
 #include "runtime/idmap.h"
 #include "runtime/launch.h"
 #include "runtime/mounts.h"
+#include "runtime/netdev.h"
 #include "runtime/notify.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
@@ -416,6 +417,16 @@ static uint64_t mount_of(const char *path)
                : 0;
 }
 
+static int move_net_devices(const struct ctr *c, const struct ctr_spec *s, struct err *e)
+{
+    AUTO_CLOSE int netns = s->n_net_devices ? ctr_netns(c, e) : -1;
+
+    for (size_t i = 0; i < s->n_net_devices; i++)
+        if (netns < 0 || netdev_move(&s->net_devices[i], netns, e) < 0)
+            return -1;
+    return 0;
+}
+
 static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o,
                   struct err *e)
 {
@@ -444,8 +455,9 @@ static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_crea
     c->root_mount = mount_of(c->info.rootfs);
     if (s->init)
         find_command_line(m.plan);
-    if (launch_start(s, m.plan, &lo, &c->launch, e) < 0 || run_early_hooks(c, s, e) < 0 ||
-        launch_expect(&c->launch, LAUNCH_READY, e) < 0 || save(c, s, e) < 0)
+    if (launch_start(s, m.plan, &lo, &c->launch, e) < 0 || move_net_devices(c, s, e) < 0 ||
+        run_early_hooks(c, s, e) < 0 || launch_expect(&c->launch, LAUNCH_READY, e) < 0 ||
+        save(c, s, e) < 0)
         return -1;
     c->info.pid = c->launch.pid;
     c->info.status = CTR_CREATED;

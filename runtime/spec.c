@@ -76,6 +76,11 @@ void ctr_spec_free(struct ctr_spec *s)
     }
     for (size_t i = 0; i < s->n_devices; i++)
         free(s->devices[i].path);
+    for (size_t i = 0; i < s->n_net_devices; i++) {
+        free(s->net_devices[i].host);
+        free(s->net_devices[i].name);
+    }
+    free(s->net_devices);
     free_key_values(s->sysctl, s->n_sysctl);
     free_key_values(s->annotations, s->n_annotations);
     free_key_values(s->resources.unified, s->resources.n_unified);
@@ -456,6 +461,8 @@ static int validate_namespaces(const struct ctr_spec *s, struct err *e)
                        "linux.uidMappings, gidMappings: a new user namespace needs both");
     if ((s->uid_maps.n || s->gid_maps.n) && ctr_spec_namespace(s, "user", NULL) < 0)
         return err_set(e, ERR_USER, "linux.uidMappings without a user namespace");
+    if (s->n_net_devices && ctr_spec_namespace(s, "network", NULL) < 0)
+        return err_set(e, ERR_USER, "linux.netDevices: needs a network namespace of its own");
     if (s->hostname && ctr_spec_namespace(s, "uts", NULL) < 0)
         return err_set(e, ERR_USER, "hostname: needs a uts namespace of its own");
     if (s->domainname && ctr_spec_namespace(s, "uts", NULL) < 0)

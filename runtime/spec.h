@@ -61,6 +61,10 @@ struct ctr_namespace {
     char *path; /* NULL: new */
 };
 
+struct ctr_net_device {
+    char *host, *name; /* name inside, perhaps "eth%d"; NULL: as on the host */
+};
+
 struct ctr_key_value {
     char *key, *value;
 };
@@ -147,6 +151,8 @@ struct ctr_spec {
     struct ctr_idmaps uid_maps, gid_maps;
     struct ctr_device *devices;
     size_t n_devices;
+    struct ctr_net_device *net_devices;
+    size_t n_net_devices;
     struct ctr_key_value *sysctl;
     size_t n_sysctl;
     struct str_list masked_paths, readonly_paths;

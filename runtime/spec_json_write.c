@@ -194,6 +194,14 @@ static void write_devices(cJSON *o, const struct ctr_spec *s)
     }
 }
 
+static void write_net_devices(cJSON *o, const struct ctr_spec *s)
+{
+    cJSON *map = s->n_net_devices ? json_add_object(o, "netDevices") : NULL;
+
+    for (size_t i = 0; i < s->n_net_devices; i++)
+        add_text(json_add_object(map, s->net_devices[i].host), "name", s->net_devices[i].name);
+}
+
 static void write_offset(cJSON *o, const char *key, const struct ctr_time_offset *t)
 {
     if (!t->set)
@@ -235,6 +243,7 @@ static void write_linux(cJSON *top, const struct ctr_spec *s)
     write_idmaps(o, "uidMappings", &s->uid_maps);
     write_idmaps(o, "gidMappings", &s->gid_maps);
     write_devices(o, s);
+    write_net_devices(o, s);
     write_key_values(o, "sysctl", s->sysctl, s->n_sysctl);
     add_list(o, "maskedPaths", &s->masked_paths);
     add_list(o, "readonlyPaths", &s->readonly_paths);

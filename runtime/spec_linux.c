@@ -1,4 +1,5 @@
 /* config.json's linux object, without resources. */
+#include <net/if.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -114,6 +115,34 @@ static int read_time(const cJSON *o, struct ctr_spec *s, struct err *e)
                : read_offset(t, "boottime", &s->time_boottime, e);
 }
 
+/* Names as the kernel takes them (dev_valid_name), so that one too long is not cut to another's. */
+static bool is_device_name(const char *name)
+{
+    return *name && strlen(name) < IFNAMSIZ && !strpbrk(name, "/: \t\n") &&
+           strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+static int read_net_devices(const cJSON *o, struct ctr_spec *s, struct err *e)
+{
+    const cJSON *map = NULL, *item;
+
+    if (json_opt_object(o, "netDevices", &map, e) < 0)
+        return -1;
+    cJSON_ArrayForEach(item, map) {
+        const char *name = NULL;
+
+        if (json_opt_str(item, "name", 64, &name, e) < 0)
+            return err_wrap(e, "netDevices");
+        if (!is_device_name(item->string) || (name && !is_device_name(name)))
+            return err_set(e, ERR_USER, "netDevices: names of network devices have 1 to %d bytes",
+                           IFNAMSIZ - 1);
+        s->net_devices = mem_realloc(s->net_devices, s->n_net_devices + 1, sizeof(*s->net_devices));
+        s->net_devices[s->n_net_devices++] =
+            (struct ctr_net_device){mem_strdup(item->string), mem_strdup(name)};
+    }
+    return 0;
+}
+
 static int read_mem_policy(const cJSON *o, struct ctr_mem_policy *ret, struct err *e)
 {
     AUTO(str_list) struct str_list flags = {0};
@@ -161,8 +190,7 @@ int spec_read_linux(const cJSON *o, struct ctr_spec *s, struct err *e)
         read_time(o, s, e) < 0 ||
         spec_refuse(o, "linux", "intelRdt", "cache and bandwidth allocation is not supported", e) <
             0 ||
-        spec_refuse(o, "linux", "netDevices", "moving network devices is not supported", e) < 0 ||
-        read_mem_policy(o, &s->mem_policy, e) < 0)
+        read_net_devices(o, s, e) < 0 || read_mem_policy(o, &s->mem_policy, e) < 0)
         return err_wrap(e, "linux");
     if (s->rootfs_propagation && !*s->rootfs_propagation)
         mem_replace(&s->rootfs_propagation, NULL);

@@ -151,7 +151,7 @@ static void add_linux(cJSON *top)
     add_enabled(o, "apparmor", true);
     add_enabled(o, "selinux", true);
     add_enabled(o, "intelRdt", false);
-    add_enabled(o, "netDevices", false);
+    add_enabled(o, "netDevices", true);
     memory = json_add_object(o, "memoryPolicy");
     add_names(memory, "modes", ctr_names_mem_policies);
     add_names(memory, "flags", ctr_names_mem_policy_flags);

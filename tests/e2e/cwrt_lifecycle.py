@@ -132,10 +132,32 @@ def bad_ids_are_refused():
     assert not os.listdir(STATE)
 
 
+def command_line():
+    f = json.loads(cwrt('features', check=True).stdout)
+    assert f['ociVersionMax'] == '1.3.0' and len(f['hooks']) == 6 and 'idmap' in f['mountOptions'], f
+    assert {'user', 'time'} <= set(f['linux']['namespaces']) and 'CAP_BPF' in f['linux']['capabilities'], f
+    assert 'MPOL_BIND' in f['linux']['memoryPolicy']['modes'] and f['linux']['netDevices']['enabled'], f
+    for action in f['linux']['seccomp']['actions']:  # what is told is understood
+        b = Bundle('/bin/true')
+        b.c['linux']['seccomp'] = {'defaultAction': 'SCMP_ACT_ALLOW', 'listenerPath': '/nowhere', 'syscalls': [
+            {'names': ['swapon'], 'action': action}]}
+        p = b.run()
+        assert p.returncode == (1 if action == 'SCMP_ACT_NOTIFY' else 0), (action, p)
+    place = os.path.join(TOP, 'rootless')
+    os.mkdir(place)
+    cwrt('spec', '--rootless', '--bundle', place, check=True)
+    c = json.load(open(os.path.join(place, 'config.json')))
+    assert c['linux']['uidMappings'] == [{'containerID': 0, 'hostID': 0, 'size': 1}], c
+    assert cwrt('--cgroup-manager', 'disabled', 'list').returncode == 1
+    log = os.path.join(TOP, 'log.json')
+    assert cwrt('--systemd-cgroup', '--log', log, '--log-format', 'json', 'state', 'nobody').returncode == 1
+    assert 'does not exist' in json.loads(open(log).read())['msg']
+
+
 if __name__ == '__main__':
     if sys.argv[1:2] == ['child']:
         from ctr_lab import CWRT, PARTIAL
         os.execv(CWRT, [CWRT, '--root', os.path.join(os.path.dirname(sys.argv[2]), 'state')] +
                  (['--cgroup=partial'] if PARTIAL else []) + ['run', '--bundle', sys.argv[2], sys.argv[3]])
     main([exit_status_is_the_programs, two_steps, exec_has_the_same_walls, init_reaps_and_forwards, pause_and_resume,
-          limits_hold_and_change, terminal, bad_ids_are_refused])
+          limits_hold_and_change, terminal, bad_ids_are_refused, command_line])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# needs: root cgroup2 alone
+# needs: root cgroup2 net alone
 # timeout: 180
 """Fields of config.json whose effect is seen only in a running container: beside tests/unit/runtime_fields.c."""
 import array
@@ -272,6 +272,28 @@ def affinity_is_for_exec():
     cwrt('delete', '--force', b.id, check=True)
 
 
+def network_devices_move_in():
+    def ip(*args):
+        subprocess.run(['ip', *args], check=True)
+    ip('link', 'add', 'cwtest0', 'type', 'veth', 'peer', 'name', 'cwtest1')
+    ip('address', 'add', '192.0.2.7/24', 'dev', 'cwtest0')
+    ip('address', 'add', '2001:db8::7/64', 'dev', 'cwtest0')
+    b = sh('ip -o address show; ip -o link show')
+    b.c['linux']['netDevices'] = {'cwtest0': {'name': 'in0'}, 'cwtest1': {'name': 'x%d'}}
+    p = b.run()
+    out = p.stdout
+    assert 'in0' in out and '192.0.2.7/24' in out and '2001:db8::7/64' in out, p
+    assert [line for line in out.splitlines() if ' in0' in line and 'UP' in line], p
+    assert [line for line in out.splitlines() if ' x0' in line and 'UP' in line], p
+    p = b.run()
+    assert p.returncode == 1 and 'no cwtest0' in p.stderr, p
+    ip('link', 'add', 'cwtest2', 'type', 'veth', 'peer', 'name', 'cwtest3')
+    b.c['linux']['netDevices'] = {'cwtest2': {'name': 'lo'}}
+    p = b.run()
+    assert p.returncode == 1 and 'already' in p.stderr, p
+    ip('link', 'del', 'cwtest2')
+
+
 def mapped_ids_of_a_mount():
     source = os.path.join(SCRATCH, 'mapped')
     os.makedirs(source)
@@ -288,4 +310,4 @@ if __name__ == '__main__':
     main([time_namespace, user_namespace_by_path, no_mount_namespace, mount_namespace_by_path, copy_up_and_remount,
           devices_in_a_user_namespace, hooks_run_where_they_should, hooks_that_fail, no_process_to_start, seccomp_listener,
           filter_does_not_hinder_us, capabilities_by_default, limits_of_other_controllers, affinity_is_for_exec,
-          mapped_ids_of_a_mount])
+          network_devices_move_in, mapped_ids_of_a_mount])
