@@ -13,12 +13,12 @@ R = lab.Report()
 outside = lab.Node("outside")
 lab.uplink(outside)
 outside.do("listen", "198.51.100.1", 8080, "outside")
-with open("/tmp/net-doctor-resolv", "w") as f:
+with open("/dev/shm/net-doctor-resolv", "w") as f:
     f.write("nameserver 198.51.100.1\n")
-worker = lab.Worker(opts=("resolv=/tmp/net-doctor-resolv",))
+worker = lab.Worker(opts=("resolv=/dev/shm/net-doctor-resolv",))
 
 
-def doctor(resolv="/tmp/net-doctor-resolv"):
+def doctor(resolv="/dev/shm/net-doctor-resolv"):
     return worker.text("doctor", resolv)
 
 
@@ -28,9 +28,9 @@ found = doctor()
 R.check("error" not in found and "warn" not in found, "a good host: nothing to say", found)
 R.check(run.do("connect", "198.51.100.1", 8080).startswith("reached"), "and a run gets out (B080)")
 
-with open("/tmp/net-fw.nft", "w") as f:
+with open("/dev/shm/net-fw.nft", "w") as f:
     f.write("table inet fw {\nchain gate {\ntype filter hook forward priority 0; policy drop\n}\n}\n")
-lab.sh("nft -f /tmp/net-fw.nft && rm /tmp/net-fw.nft")
+lab.sh("nft -f /dev/shm/net-fw.nft && rm /dev/shm/net-fw.nft")
 R.check(not run.do("connect", "198.51.100.1", 8080).startswith("reached"), "a firewall that drops stays in force")
 found = doctor()
 R.check("warn: the firewall chain inet fw gate drops" in found, "doctor names it", found)
@@ -40,10 +40,10 @@ for line in advice.split("; "):
 R.check(run.do("connect", "198.51.100.1", 8080).startswith("reached"), "what doctor advises lets runs out", advice)
 lab.sh("nft delete table inet fw")
 
-with open("/tmp/net-doctor-resolv2", "w") as f:
+with open("/dev/shm/net-doctor-resolv2", "w") as f:
     f.write("nameserver 127.0.0.1\n")
 lab.sh("mount -t tmpfs none /run")
-R.check("loopback only" in doctor("/tmp/net-doctor-resolv2"), "resolvers on loopback only are told of")
+R.check("loopback only" in doctor("/dev/shm/net-doctor-resolv2"), "resolvers on loopback only are told of")
 lab.sh("ip route del default")
 R.check("no IPv4 default route" in doctor(), "so is a missing default route")
 worker.ok("detach", "run")

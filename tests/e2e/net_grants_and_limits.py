@@ -41,7 +41,7 @@ FAR = {"far:8080", "far:8081", "far6:8080", "router:8080"}
 
 
 def reached(node):
-    answers = node.do("connect_all", list(PLACES.values()), 1.6)
+    answers = node.do("connect_all", list(PLACES.values()), 3.0)
     return {name for name, a in zip(PLACES, answers) if a.startswith("reached")}
 
 

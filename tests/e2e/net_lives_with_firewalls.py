@@ -165,7 +165,7 @@ def doctor():
 
 
 def out(run):
-    answers = run.do("connect_all", [("198.51.100.1", 8080), ("2001:db8:1::1", 8080)], 1.6)
+    answers = run.do("connect_all", [("198.51.100.1", 8080), ("2001:db8:1::1", 8080)], 2.5)
     return [a.startswith("reached") for a in answers]
 
 

@@ -68,19 +68,19 @@ def build():
            f"ip link add dv0 type veth peer name eth0 netns {other.p.pid}; ip link set dv0 master docker0 up")
     other.sh("ip link set lo up; ip addr add 172.20.0.2/24 dev eth0; ip link set eth0 up; "
              "ip route add default via 172.20.0.1")
-    with open("/tmp/net-dnat.nft", "w") as f:
+    with open("/dev/shm/net-dnat.nft", "w") as f:
         f.write("table ip dn {\nchain p {\ntype nat hook prerouting priority -100\n"
                 "tcp dport 9090 dnat to 172.20.0.2:8080\n}\n}\n")
-    lab.sh("nft -f /tmp/net-dnat.nft; rm /tmp/net-dnat.nft")
+    lab.sh("nft -f /dev/shm/net-dnat.nft; rm /dev/shm/net-dnat.nft")
     lab.sh("echo 1 > /proc/sys/net/ipv4/conf/docker0/forwarding; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
     return outside, other
 
 
 outside, other = build()
 host = lab.Node("host", own_namespace=False)
-with open("/tmp/net-resolv.conf", "w") as f:
+with open("/dev/shm/net-resolv.conf", "w") as f:
     f.write(f"nameserver {DNS4}\nnameserver {DNS6}\nsearch example.org\n")
-worker = lab.Worker(opts=("resolv=/tmp/net-resolv.conf", "deny=10.99.0.0/16", "allow=10.99.1.1"))
+worker = lab.Worker(opts=("resolv=/dev/shm/net-resolv.conf", "deny=10.99.0.0/16", "allow=10.99.1.1"))
 runs, lease = {}, {}
 for name, kind in (("int1", "internal"), ("int2", "internal"), ("hostile", "internal"), ("ext1", "external"),
                    ("ext2", "external"), ("hostile-ext", "external")):
