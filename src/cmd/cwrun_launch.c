@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/str.h"
@@ -133,6 +134,54 @@ static int wait_for(struct ctr *c, int signals, int *ret_status, struct err *e)
     }
 }
 
+/* The files that follow from the network: mounted empty, filled when the addresses are known, before the start. */
+static const char *const net_files[] = {"resolv.conf", "hosts"};
+
+static bool has_mount(const struct ctr_spec *s, const char *destination)
+{
+    for (size_t i = 0; i < s->n_mounts; i++)
+        if (str_eq(s->mounts[i].destination, destination))
+            return true;
+    return false;
+}
+
+/* What the user mounts there is the user's. */
+static int mount_net_files(struct cwrun_launch *l, struct err *e)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(net_files); i++) {
+        AUTO_FREE char *source = mem_printf("%s/net-%s", l->dir, net_files[i]);
+        AUTO_FREE char *target = mem_printf("/etc/%s", net_files[i]);
+
+        if (has_mount(l->spec, target))
+            continue;
+        AUTO_CLOSE int fd = open(source, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+
+        if (fd < 0 || fchmod(fd, 0644) < 0)
+            return err_sys(e, "make %s", source);
+        ctr_spec_add_mount(l->spec, target, "bind", source, "bind,ro,nosuid,nodev");
+    }
+    return 0;
+}
+
+/* Not there: the user has mounted something of his own. */
+static int fill_net_file(const struct cwrun_launch *l, const char *name, const char *text,
+                         struct err *e)
+{
+    AUTO_FREE char *path = mem_printf("%s/net-%s", l->dir, name);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0)
+        return err_sys(e, "write %s", path);
+    return 0;
+}
+
+static bool makes_network(const char *network)
+{
+    return !str_eq(network, "none") && !str_eq(network, "host");
+}
+
 static int attach(struct cwrun_launch *l, struct ctr *c, const char *network, struct net **ret,
                   struct err *e)
 {
@@ -140,14 +189,17 @@ static int attach(struct cwrun_launch *l, struct ctr *c, const char *network, st
     const struct net_config config = {.prefix = "cwrun",
                                       .state_dir = CWRUN_RUNTIME_DIR "/cwrun-net"};
 
-    if (str_eq(network, "none") || str_eq(network, "host"))
+    if (!makes_network(network))
         return 0;
     AUTO_CLOSE int ns = ctr_netns(c, e);
 
     if (ns < 0 || net_open(&config, ret, e) < 0)
         return -1;
-    return net_attach(*ret, l->id, str_eq(network, "external") ? NET_EXTERNAL : NET_INTERNAL, ns,
-                      l->spec->hostname, &lease, e);
+    if (net_attach(*ret, l->id, str_eq(network, "external") ? NET_EXTERNAL : NET_INTERNAL, ns,
+                   l->spec->hostname, &lease, e) < 0 ||
+        fill_net_file(l, "resolv.conf", lease->resolv_conf, e) < 0)
+        return -1;
+    return fill_net_file(l, "hosts", lease->hosts, e);
 }
 
 static void detach(struct cwrun_launch *l, struct net *n)
@@ -185,7 +237,8 @@ int cwrun_launch_run(struct cwrun_launch *l, const char *network, int *ret_statu
         return -1;
     if (str_eq(network, "host"))
         drop_network_namespace(l->spec);
-    if (ctr_create(l->spec, &opts, &c, e) < 0)
+    if ((makes_network(network) && mount_net_files(l, e) < 0) ||
+        ctr_create(l->spec, &opts, &c, e) < 0)
         return -1;
     int rc = attach(l, c, network, &net, e);
 

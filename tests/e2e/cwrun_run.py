@@ -121,7 +121,12 @@ class Run(unittest.TestCase):
         out = self.sh('ls /sys/class/net; ip route; cat /proc/net/route', '--network', 'internal')
         self.assertIn('eth0', out)
         self.assertNotIn('default', out)
-        self.assertIn('default', self.sh('ip route', '--network', 'external'))
+        out = self.sh('ip route; cat /etc/resolv.conf; grep -c "$(hostname)" /etc/hosts; echo x >> /etc/hosts || echo fixed',
+                      '--network', 'external')
+        self.assertIn('default', out)
+        self.assertIn('nameserver ', out)
+        self.assertTrue(out.endswith('\n2\nfixed\n') or out.endswith('\n1\nfixed\n'), out)
+        self.assertNotIn('nameserver', self.sh('cat /etc/resolv.conf', '--network', 'internal'))
 
     def test_signals_are_forwarded(self):
         child = subprocess.Popen(self.command([], ['/bin/sh', '-c', 'trap "echo got; exit 7" TERM; echo up; while :; do sleep 0.1; done']),
