@@ -192,7 +192,7 @@ static void saved_end(void *arg, const struct err *error)
     save_failed(NULL, error);
     l->untold = false;
     if (!l->dropped && !l->silent)
-        l->m->o.ended(l->m->o.changed_arg);
+        l->m->o.news(l->m->o.changed_arg);
     live_finish(l);
 }
 
@@ -248,6 +248,7 @@ static void leave_silently(struct live *l)
 void live_feed(struct live *l, const struct run_event *ev)
 {
     enum run_stage before = l->run->stage;
+    bool had_begun = l->run->started;
 
     if (l->dropped)
         return;
@@ -264,6 +265,8 @@ void live_feed(struct live *l, const struct run_event *ev)
     carry_out(l, wants);
     if (l->silent && l->run->stage == RUN_RESTAGED && !l->dropped)
         leave_silently(l);
+    else if (!l->dropped && l->run->started && !had_begun && !l->silent)
+        l->m->o.news(l->m->o.changed_arg);
     live_unref(l);
 }
 

@@ -52,8 +52,8 @@ struct run_manager_opts {
     bool own_ids;           /* a user namespace range per run */
     /* Main thread: the number of runs fell, or one became worth reporting. */
     void (*changed)(void *arg);
-    /* Main thread: a run is over and waits to be finalized, which is what people look for. */
-    void (*ended)(void *arg);
+    /* Main thread: a run has begun, or is over and waits to be finalized: what people look for. */
+    void (*news)(void *arg);
     void *changed_arg; /* of both */
 };
 

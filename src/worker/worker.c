@@ -335,7 +335,7 @@ static void open_managers(struct worker *w)
         .gone_check_ns = (uint64_t)w->o->bundle_check_seconds * NS_PER_S,
         .own_ids = !str_eq(w->o->userns, "none"),
         .changed = worker_life_changed,
-        .ended = worker_life_ended,
+        .news = worker_life_news,
         .changed_arg = w,
     };
     w->runs = run_manager_new(&o);

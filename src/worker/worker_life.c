@@ -242,7 +242,7 @@ void worker_life_changed(void *worker)
     look_for_end(w);
 }
 
-void worker_life_ended(void *worker)
+void worker_life_news(void *worker)
 {
     struct worker *w = worker;
 

@@ -89,9 +89,9 @@ struct worker {
 void worker_life_begin(struct worker *w);
 /* Frees its watches; after the loop. */
 void worker_life_end(struct worker *w);
-/* For run_manager_opts.changed and .ended. */
+/* For run_manager_opts.changed and .news. */
 void worker_life_changed(void *worker);
-void worker_life_ended(void *worker);
+void worker_life_news(void *worker);
 /* The local socket (local_api.h), when recovery is over; a failure is logged and harms nothing else. */
 void worker_local_begin(struct worker *w);
 void worker_local_end(struct worker *w);

@@ -26,11 +26,13 @@ with worker_lab.Lab(worker_timeout=60) as lab:
     equal(lab.cat(running), 'started\nended\n')
 
     # It ends while nobody looks.
-    missed = lab.run('echo started >> log; sleep 2; cat log; exit 7')
+    missed = lab.run('echo started >> log; until [ -e go ]; do sleep 0.1; done; cat log; exit 7')
     lab.wait(missed, 'running')
     path = os.path.join(lab.work_dir, 'runs', missed, 'log')
     lab.until(lambda: os.path.exists(path), 'the command to begin')
     w.kill9()
+    with open(os.path.join(os.path.dirname(path), 'go'), 'w'):
+        pass
     lab.until(lambda: os.path.exists(os.path.join(lab.runtime_dir, missed, 'exit.json')), 'the exit record')
     w.start()
     bundle = lab.wait(missed, 'failed')
