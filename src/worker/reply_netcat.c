@@ -20,6 +20,15 @@ enum { PIECE = 16384 };
 
 /* --- HTTP: where an answer ends (RFC 9112 section 6.3) -------------------------------------------------------------- */
 
+/* The next line end in [p, end), or NULL. */
+static const char *line_end(const char *p, const char *end)
+{
+    for (; p < end; p++)
+        if (p + 1 < end && p[0] == '\r' && p[1] == '\n')
+            return p;
+    return NULL;
+}
+
 static const char *header_value(const char *head, size_t n, const char *name, size_t *ret_n)
 {
     size_t name_n = strlen(name);
@@ -67,7 +76,7 @@ static bool chunks_end(struct http_shape *s, const char *data, size_t n)
 {
     while (s->end < n) {
         const char *line = data + s->end;
-        const char *eol = memmem(line, n - s->end, "\r\n", 2);
+        const char *eol = line_end(line, data + n);
 
         if (!eol)
             return false;
