@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "base/str.h"
 #include "runtime/cgroup.h"
 #include "runtime/spec.h"
@@ -45,15 +46,20 @@ static int refuse_strangers(const char *base, struct err *e)
     return 0;
 }
 
+/*
+ * Without any controller handed down on the way: while we are in the base, those that know threads (cpu, pids, cpuset) would
+ * be, which makes it the root of a threaded tree that takes no process below it, and so keeps us where we are.
+ */
 static int step_aside(const char *base, struct err *e)
 {
-    static const struct ctr_resources nothing = {.memory_swap_limit = INT64_MIN};
-    AUTO_FREE char *path = mem_printf("%s" SUPERVISOR, base);
+    AUTO_FREE char *mount = NULL, *path = mem_printf("%s" SUPERVISOR, base);
     AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
-    struct err absent = ERR_INIT;
 
-    if (ctr_cgroup_open(path, &cg, &absent) < 0 &&
-        ctr_cgroup_create(path, &nothing, true, &cg, e) < 0)
+    if (ctr_cgroup_mount_point(&mount, e) < 0)
+        return -1;
+    AUTO_FREE char *directory = mem_printf("%s%s", mount, path);
+
+    if (path_mkdirs(directory, 0755, e) < 0 || ctr_cgroup_open(path, &cg, e) < 0)
         return -1;
     return ctr_cgroup_add_pid(cg, 0, e);
 }
