@@ -50,7 +50,8 @@ bool pack_read_bytes(struct unpack *u, void *ret, size_t n)
 
     if (!pack_read_view(u, &data, &got) || got != n)
         return false;
-    memcpy(ret, data, n);
+    if (n)
+        memcpy(ret, data, n);
     return true;
 }
 
