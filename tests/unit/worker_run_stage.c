@@ -1,6 +1,6 @@
 /*
  * The machine of a run: every stage met by every event, and the texts of protocol 5.6 and 5.7.
- * rows: B095 B096 B097 B099 B100 B101 B102 B103 B104 B105 B106 B107 B108 B109 B110 B121 B123 B124
+ * rows: B095 B096 B097 B099 B100 B101 B102 B103 B104 B105 B106 B107 B108 B109 B110 B121 B123 B124 D85
  */
 #include "base/mem.h"
 #include "test.h"
