@@ -90,7 +90,8 @@ def memory(scratch):
         with open('/proc/%d/status' % child.pid) as f:
             status = dict(line.split(':', 1) for line in f if ':' in line)
         print('| %s | %s | %s |' % (name, status['VmHWM'].split()[0], status['RssAnon'].split()[0]), flush=True)
-        subprocess.run(command + ['delete', '--force', 'memory-' + name], check=True)
+        # it removes the container itself when that has ended
+        subprocess.run(command + ['kill', 'memory-' + name, 'KILL'], check=True)
         child.wait()
 
 
