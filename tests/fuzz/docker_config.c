@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     static const char *const hosts[] = {"registry-1.docker.io", "quay.io", "host:5000"};
 
     /* The name of a helper may well be shown. */
-    bool helps = n && (memmem(data, n, "cred", 4) || memmem(data, n, "\\u", 2));
+    bool helps = data && n && (memmem(data, n, "cred", 4) || memmem(data, n, "\\u", 2));
 
     for (size_t i = 0; i < 3; i++) {
         AUTO(oci_credentials) struct oci_credentials c = {0};
