@@ -71,6 +71,11 @@ char *ctr_cgroup_controller_names(unsigned mask, char buf[64]);
  */
 int ctr_cgroup_service_open(const char *base, bool partial, char **ret_runs, struct err *e)
     MUST_CHECK;
+/*
+ * What an allocation (a job of Slurm, a slice) leaves to the groups below `path`: the least memory.max of it and its
+ * ancestors, in bytes; UINT64_MAX: no limit. A group without the file (the root, a hybrid host) sets none.
+ */
+uint64_t ctr_cgroup_memory_allowed(const char *path);
 /* Take the empty subtree down again; groups that still hold processes stay. */
 int ctr_cgroup_service_close(const char *runs, struct err *e) MUST_CHECK;
 

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "base/units.h"
 #include "runtime/cgroup.h"
 #include "runtime/spec.h"
 
@@ -147,6 +148,36 @@ int ctr_cgroup_service_open(const char *base, bool partial, char **ret_runs, str
         return err_wrap(e, "set up the worker's control groups");
     *ret_runs = take_ptr(&runs);
     return 0;
+}
+
+static uint64_t memory_max_of(const char *path)
+{
+    AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
+    AUTO(str) struct str text = STR_INIT(64);
+    struct err ignored = ERR_INIT;
+    uint64_t bytes;
+
+    if (ctr_cgroup_open(path, &cg, &ignored) < 0 ||
+        fd_read_file_at(ctr_cgroup_fd(cg), "memory.max", &text, &ignored) < 0)
+        return UINT64_MAX;
+    AUTO_FREE char *word = mem_strndup(str_text(&text), strcspn(str_text(&text), "\n"));
+
+    return units_u64(word, UINT64_MAX, &bytes, &ignored) < 0 ? UINT64_MAX
+                                                             : bytes; /* "max" is no number */
+}
+
+uint64_t ctr_cgroup_memory_allowed(const char *path)
+{
+    AUTO_FREE char *group = mem_strdup(path);
+    uint64_t least = UINT64_MAX;
+
+    for (char *slash; (slash = strrchr(group, '/')) && slash[1]; *slash = '\0') {
+        uint64_t here = memory_max_of(group);
+
+        if (here < least)
+            least = here;
+    }
+    return least;
 }
 
 int ctr_cgroup_service_close(const char *runs, struct err *e)

@@ -104,11 +104,23 @@ static int note_made(const struct worker *w, struct err *e)
     return statefile_replace(fd, MADE, str_text(&made), made.len, 0600, true, e);
 }
 
+/* The least of what the machine has, what the allocation we were started in leaves, and --max-memory (B025). */
+static int64_t memory_offered(const struct worker *w)
+{
+    uint64_t memory = topology_memory();
+    uint64_t allowed = ctr_cgroup_memory_allowed(w->cgroup_runs);
+
+    if (allowed < memory)
+        memory = allowed;
+    if (w->o->max_memory > 0 && (uint64_t)w->o->max_memory < memory)
+        memory = (uint64_t)w->o->max_memory;
+    return (int64_t)memory;
+}
+
 static int open_host(struct worker *w, struct err *e)
 {
     struct options *o = w->o;
     char host[65] = "";
-    uint64_t memory = topology_memory();
 
     if (check_host(o, e) < 0 || path_mkdirs(o->work_dir, 0770, e) < 0 ||
         path_mkdirs(o->runtime_dir, 0700, e) < 0 ||
@@ -123,8 +135,7 @@ static int open_host(struct worker *w, struct err *e)
     w->runs_dir = mem_printf("%s/runs", o->work_dir);
     w->scratch_dir = mem_printf("%s/%s", o->scratch_dir, run_store_name(w->store));
     w->owner = mem_printf("%s %s", run_store_id(w->store), o->work_dir);
-    w->memory =
-        o->max_memory > 0 && (uint64_t)o->max_memory < memory ? o->max_memory : (int64_t)memory;
+    w->memory = memory_offered(w);
     return path_mkdirs(w->runs_dir, 0770, e);
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The reference service itself: the whole life of a bundle, and every refusal provoked once."""
+# timeout: 300
 import gzip
 import io
 import os
