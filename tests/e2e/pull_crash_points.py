@@ -58,7 +58,8 @@ class CrashPoints(unittest.TestCase):
         os.rmdir(cls.scratch)
 
     def pull(self, store, at=0, log=None):
-        env = dict(os.environ, LD_PRELOAD=self.library, CW_CRASH_AT=str(at))
+        # a sanitizer's build wants its own library first, unless told
+        env = dict(os.environ, LD_PRELOAD=self.library, CW_CRASH_AT=str(at), ASAN_OPTIONS='verify_asan_link_order=0')
         if log:
             env['CW_CRASH_LOG'] = log
         return subprocess.run(tools.command(store, self.name), env=env, stdin=subprocess.DEVNULL, capture_output=True,
