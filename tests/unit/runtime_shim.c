@@ -603,6 +603,16 @@ static pid_t shim_pid(const char *id)
     return (pid_t)strtol(str_text(&text), NULL, 10);
 }
 
+static bool is_sanitized(pid_t pid)
+{
+    AUTO_FREE char *path = mem_printf("/proc/%d/maps", (int)pid);
+    AUTO(str) struct str text = STR_INIT(1 << 20);
+    struct err e = ERR_INIT;
+
+    assert_ok(fd_read_file_at(AT_FDCWD, path, &text, &e), &e);
+    return strstr(str_text(&text), "/libasan.so") || strstr(str_text(&text), "/libtsan.so");
+}
+
 /* A shim is one of a thousand on a host, and the last thing of ours beside a hostile program (S48). */
 static void small_and_weak(void **state UNUSED)
 {
@@ -635,8 +645,10 @@ static void small_and_weak(void **state UNUSED)
     AUTO_FREE char *dirty_kb = proc_value(pid, "smaps_rollup", "Private_Dirty");
     AUTO_FREE char *anonymous_kb = proc_value(pid, "smaps_rollup", "Anonymous");
     printf("cwshim: private clean %s, dirty %s; anonymous %s\n", clean_kb, dirty_kb, anonymous_kb);
-    assert_true(strtol(dirty_kb, NULL, 10) < 512);
-    assert_true(strtol(anonymous_kb, NULL, 10) < 512);
+    if (!is_sanitized(pid)) { /* the shadow memory is not the shim's fault */
+        assert_true(strtol(dirty_kb, NULL, 10) < 512);
+        assert_true(strtol(anonymous_kb, NULL, 10) < 512);
+    }
     ctr_shim_free(s);
     assert_ok(ctr_shim_adopt(runtime_dir, "weak", &again, &e), &e);
     assert_true(ctr_shim_netns(again) >= 0);
