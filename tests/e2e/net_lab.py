@@ -39,7 +39,7 @@ def listen(addr, port, text="hello"):
             threading.Thread(target=talk, args=(c, peer), daemon=True).start()
     s.close()
 
-def connect(addr, port, timeout=1.0):
+def connect(addr, port, timeout=2.0):
     s = socket.socket(family(addr)); s.settimeout(timeout)
     try:
         s.connect((addr, port))

@@ -276,7 +276,7 @@ UNUSED static void server_stop(struct server *s)
     shutdown(s->fd, SHUT_RDWR);
     pthread_join(s->thread, NULL);
     close(s->fd);
-    for (int i = 0; s->open && i < 500; i++)
+    for (int i = 0; s->open && i < 3000; i++)
         usleep(10000);
     assert_int_equal(s->open, 0);
     free(s->last_head);

@@ -24,7 +24,6 @@
 #include "worker/service.h"
 #include "worker/upload.h"
 
-#define UUID  "0x00000000000000000000000000000001"
 #define TOKEN "{\"access_token\": \"t\", \"token_type\": \"Bearer\", \"expires_in\": 3600}"
 
 /* HOUR: attempts in it, as pauses grow to between 15 and 30 s. */
@@ -41,12 +40,14 @@ static int top_fd;
 typedef bool answer(struct exchange *x, int attempt);
 static answer *answers;
 static atomic_int attempts;
+static char uuid
+    [40]; /* each upload's own: a request of one that was cancelled may be served late, and is not counted */
 static struct str stored; /* the last body; read when the upload is over */
 
 static bool serve(struct exchange *x, void *arg UNUSED)
 {
     if (strcmp(x->method, "PUT") == 0)
-        return answers(x, ++attempts);
+        return strstr(x->path, uuid) && answers(x, ++attempts);
     if (!server_read_body(x))
         return false;
     server_answer(x, "200 OK", "", TOKEN, strlen(TOKEN));
@@ -145,12 +146,15 @@ static void cancel(void *arg)
 
 static struct result upload(const char *directory, answer *how, uint64_t cancel_after_ns)
 {
+    static unsigned uploads;
     AUTO_CLOSE int dir = openat(top_fd, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct result r = {.error = ERR_INIT};
+
+    snprintf(uuid, sizeof(uuid), "0x%032x", ++uploads);
     const struct upload_opts o = {.loop = loop,
                                   .lane = lane,
                                   .service = service,
-                                  .uuid = UUID,
+                                  .uuid = uuid,
                                   .dirfd = dir,
                                   .backoff_ns = NS_PER_S / FACTOR,
                                   .progress = progress,
