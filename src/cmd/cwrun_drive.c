@@ -7,8 +7,10 @@
 #include <spawn.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -44,6 +46,26 @@ static void create(struct state *s, struct run_event *ev)
     ev->text = rc < 0 ? s->error.msg : s->d->image->repo_digest;
 }
 
+/*
+ * What comes beside the command comes after it: the command's shell has made its two streams by
+ * then, and truncates none that the other one wrote. One that never makes them is not waited for.
+ */
+static void wait_streams(const struct state *s)
+{
+    const struct timespec pause = {.tv_nsec = 2 * (long)NS_PER_MS};
+    uint64_t deadline = clock_in_ns(10 * NS_PER_S);
+    AUTO_FREE char *last = mem_printf("%s/stderr", s->d->run->dir);
+    struct stat st;
+
+    while (lstat(last, &st) < 0 && !clock_passed(deadline)) {
+        struct pollfd ended = {.fd = ctr_shim_fd(s->shim), .events = POLLIN};
+
+        if (poll(&ended, 1, 0) > 0)
+            return;
+        nanosleep(&pause, NULL);
+    }
+}
+
 /* Signals are ours to block, not its. */
 static int begin_beside(struct state *s)
 {
@@ -53,6 +75,7 @@ static int begin_beside(struct state *s)
 
     if (!s->d->beside)
         return 0;
+    wait_streams(s);
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_init(&attr);

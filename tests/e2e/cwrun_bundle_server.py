@@ -60,10 +60,12 @@ with worker_lab.Lab() as lab:
     # A shell in the command's place: same directory, same environment; the status is the shell's.
     third = os.path.join(lab.directory, 'third')
     result = subprocess.run([os.path.join(BIN, 'cwrun'), 'bundle', *flags, *server, '--shell', '--output', third, uuid], text=True,
-                            input='cat one; pwd; echo x > made; exit 5\n', capture_output=True, timeout=100)
+                            input='cat one; pwd; echo x > made; echo mine > stderr; exit 5\n', capture_output=True, timeout=100)
     equal((result.returncode, result.stdout), (5, 'of the parent\n/%s\n' % uuid))
     check('the command would be: cat d/sub/f' in result.stderr, result.stderr)
     equal(sorted(os.listdir(third)), ['made', 'stderr', 'stdout'])
+    with open(os.path.join(third, 'stderr')) as f:
+        equal(f.read(), 'mine\n')  # not emptied by the command's own shell, coming late
     # The server has not noticed.
     equal(lab.client.info(uuid)['state'], 'staged')
     equal(lab.client.requests(endpoint='start_bundle') + lab.client.requests(endpoint='checkin'), [])
