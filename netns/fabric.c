@@ -283,6 +283,10 @@ int net_fabric_intact(struct net_fabric *f, bool *ret, struct err *e)
     *ret = false;
     if (f->opened[0][0][0] && net_ways_host_forwards(AF_INET))
         return 0;
+    if (net_ways_same(&f->ways, f->nl, ret, e) < 0)
+        return -1;
+    if (!*ret)
+        return 0;
     return net_nft_intact(f->nft, ret, e);
 }
 

@@ -45,7 +45,7 @@ void net_fabric_close(struct net_fabric *f);
 /* ports: of every lease. opened may have changed afterwards. */
 int net_fabric_make(struct net_fabric *f, const struct net_port *ports, size_t n_ports,
                     struct err *e) MUST_CHECK;
-/* The host's forwarding and the rules: what all shards stand on. */
+/* The host's ways out and forwarding, and the rules: what all shards stand on. */
 int net_fabric_intact(struct net_fabric *f, bool *ret, struct err *e) MUST_CHECK;
 /* Before a port is added to a shard: made if it never was. *ret false: someone harmed it, and all is to be made anew. */
 int net_fabric_shard(struct net_fabric *f, unsigned shard, bool *ret, struct err *e) MUST_CHECK;
