@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <linux/openat2.h>
 
+#include "base/bounds.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -46,6 +47,23 @@ int path_open_beneath(int dirfd, const char *path, int flags, mode_t mode, struc
 int path_open_beneath_links(int dirfd, const char *path, int flags, mode_t mode, struct err *e)
 {
     return open_resolved(dirfd, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_XDEV, e);
+}
+
+int path_real_beneath_links(int dirfd, const char *path, char **ret, struct err *e)
+{
+    AUTO_CLOSE int fd = *path ? path_open_beneath_links(dirfd, path, O_PATH, 0, e)
+                              : fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
+    char link[64], real[BOUND_PATH];
+
+    if (fd < 0)
+        return *path ? -1 : err_sys(e, "duplicate a descriptor");
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, real, sizeof(real) - 1);
+
+    if (n < 0)
+        return err_sys(e, "find where %s is", *path ? path : "a directory");
+    *ret = mem_strndup(real, (size_t)n);
+    return 0;
 }
 
 int path_open_in_root(int dirfd, const char *path, int flags, mode_t mode, struct err *e)

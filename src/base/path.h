@@ -20,6 +20,8 @@ int path_open_beneath(int dirfd, const char *path, int flags, mode_t mode, struc
 /* The same, with symbolic links followed as long as they stay beneath (middle components, B164). */
 int path_open_beneath_links(int dirfd, const char *path, int flags, mode_t mode, struct err *e)
     MUST_CHECK;
+/* The host path that leads to: a new string in *ret. path "": dirfd itself. */
+int path_real_beneath_links(int dirfd, const char *path, char **ret, struct err *e) MUST_CHECK;
 /* Open `path` as if dirfd were "/": links and ".." resolve inside the root (container roots). */
 int path_open_in_root(int dirfd, const char *path, int flags, mode_t mode, struct err *e)
     MUST_CHECK;

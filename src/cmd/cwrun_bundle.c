@@ -126,7 +126,7 @@ static int local_dep(const char *file, const struct bundle_dep *d, struct str_li
 {
     AUTO_FREE char *top = location_of(file, d->location);
     AUTO_FREE char *plain = path_normalize(d->parent_path);
-    char link[64], real[4096];
+    char *real;
 
     if (!top)
         return err_sys(e, "location %s of dependency %s", d->location, d->child_path);
@@ -136,15 +136,9 @@ static int local_dep(const char *file, const struct bundle_dep *d, struct str_li
     AUTO_CLOSE int dir = open(top, O_PATH | O_CLOEXEC);
     if (dir < 0)
         return err_sys(e, "open %s", top);
-    AUTO_CLOSE int fd = *plain ? path_open_beneath_links(dir, plain, O_PATH, 0, e) : dup(dir);
-    if (fd < 0)
+    if (path_real_beneath_links(dir, plain, &real, e) < 0)
         return err_wrap(e, "dependency %s", d->child_path);
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, real, sizeof(real) - 1);
-    if (n < 0)
-        return err_sys(e, "find the path of dependency %s", d->child_path);
-    real[n] = '\0';
-    str_list_add(paths, real);
+    str_list_take(paths, real);
     return 0;
 }
 

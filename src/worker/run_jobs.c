@@ -56,7 +56,7 @@ struct create_job {
 /* What a dependency is on a shared file system: a path beneath its bundle's directory, links staying inside. */
 static int shared_path(const struct bundle_dep *d, struct str_list *paths, struct err *e)
 {
-    char link[64], real[BOUND_PATH];
+    char *real;
 
     if (!d->location || d->location[0] != '/')
         return err_set(e, ERR_USER, "dependency %s has no place on the shared file system",
@@ -68,16 +68,9 @@ static int shared_path(const struct bundle_dep *d, struct str_list *paths, struc
     if (!plain)
         return err_set(e, ERR_USER, "%s/%s is not inside the bundle.", d->parent_uuid,
                        d->parent_path);
-    AUTO_CLOSE int fd = *plain ? path_open_beneath_links(top, plain, O_PATH, 0, e)
-                               : openat(AT_FDCWD, d->location, O_PATH | O_CLOEXEC);
-    if (fd < 0)
+    if (path_real_beneath_links(top, plain, &real, e) < 0)
         return -1;
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, real, sizeof(real) - 1);
-    if (n < 0)
-        return err_sys(e, "find the path of dependency %s", d->child_path);
-    real[n] = '\0';
-    str_list_add(paths, real);
+    str_list_take(paths, real);
     return 0;
 }
 
