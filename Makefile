@@ -29,7 +29,7 @@ CFLAGS_ALL = -std=gnu17 $(OPT) $(WARN) $(HARDEN) $(if $(SAN),-fsanitize=$(SAN) -
 LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now,-z,noexecstack $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 BANNED := $(wildcard src/base/banned.h)
 
-pkgs_main := libcurl libcjson libarchive libnl-3.0 libnl-route-3.0 libmnl libnftnl libcrypto libzstd libseccomp libcap libuv yaml-0.1
+pkgs_main := libcurl libcjson libarchive libnl-3.0 libnl-route-3.0 libmnl libnftnl libssl libcrypto libzstd libseccomp libcap libuv yaml-0.1
 PKG_CFLAGS := $(shell pkg-config --cflags $(pkgs_main) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(pkgs_main) 2>/dev/null) -lisal -lwslay -lcgroup -ldl -lm -lpthread
 
@@ -95,6 +95,11 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIBS)
 	@echo "  LD $@"
 	@$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(PKG_LIBS)
 
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  LD $@"
+	@$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(PKG_LIBS)
+
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
@@ -142,7 +147,7 @@ coverage:
 
 bench:
 	@tests/deps.sh build test bench
-	@$(MAKE) --no-print-directory -s -j$$(nproc) all
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all $(BUILD)/bench/pull_resident
 	@tests/bench/run
 
 # The long form of what `check` does in small: hundreds of kill -9 at random instants, and every named one.

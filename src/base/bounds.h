@@ -12,6 +12,8 @@
 /* JSON: deeper than any real document; cJSON recurses, so this also bounds the stack. */
 #define BOUND_JSON_DEPTH  64
 #define BOUND_CONFIG_JSON (4 * BOUND_MIB) /* config.json: seccomp lists are the bulk, some 60 KiB */
+/* certs.d: all authorities of a host; a whole system's are some 220 KiB. */
+#define BOUND_CERTIFICATES BOUND_MIB
 
 /* HTTP: headers as curl's own limit is 300 KiB a response; a URL as common servers take. */
 #define BOUND_URL             8192

@@ -107,7 +107,10 @@ static int one_hop(struct http_client *c, struct transfer *t)
 
     t->slot = http_slot_take(c, key);
     rc = http_transfer_run(t);
-    http_slot_put(c, t->slot);
+    if (rc < 0)
+        http_slot_drop(t->slot); /* HTTP/2 would ask again over the connection that failed */
+    else
+        http_slot_put(c, t->slot);
     return rc;
 }
 

@@ -21,7 +21,10 @@ struct http_client;
 
 struct http_tls {
     const char *ca_file, *ca_dir, *cert_file, *key_file; /* NULL: the system's */
-    bool insecure;                                       /* per host, explicit, S17 */
+    const char *ca_pem; /* the certificates themselves, in place of ca_file; NULL: none */
+    /* Files, certificate and key by turns, of which the server's wish decides; in place of cert_file. May be NULL. */
+    const struct str_list *identities;
+    bool insecure; /* per host, explicit, S17 */
 };
 
 /* Process-wide init is done inside, once. user_agent may be NULL. */

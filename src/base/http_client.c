@@ -40,7 +40,7 @@ int http_client_new(const char *user_agent, struct http_client **ret, struct err
     return 0;
 }
 
-static void free_slot(struct http_slot *s)
+void http_slot_drop(struct http_slot *s)
 {
     if (!s)
         return;
@@ -58,7 +58,7 @@ void http_client_free(struct http_client *c)
         struct http_slot *s = c->idle;
 
         c->idle = s->next;
-        free_slot(s);
+        http_slot_drop(s);
     }
     pthread_mutex_destroy(&c->lock);
     free(c->user_agent);
@@ -120,7 +120,7 @@ void http_slot_put(struct http_client *c, struct http_slot *s)
     if (++c->n_idle > SLOTS_KEPT)
         surplus = oldest(c);
     pthread_mutex_unlock(&c->lock);
-    free_slot(surplus);
+    http_slot_drop(surplus);
 }
 
 const char *http_client_agent(const struct http_client *c)

@@ -204,32 +204,6 @@ static void set_clocks(struct transfer *t)
     SET(CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
 }
 
-static int set_tls(struct transfer *t)
-{
-    CURL *easy = t->slot->easy;
-    const struct http_tls *tls = t->tls;
-    CURLcode rc = CURLE_OK;
-
-    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    if (!tls)
-        return 0;
-    if (tls->insecure) {
-        SET(CURLOPT_SSL_VERIFYPEER, 0L);
-        SET(CURLOPT_SSL_VERIFYHOST, 0L);
-    }
-    if (tls->ca_file)
-        rc = curl_easy_setopt(easy, CURLOPT_CAINFO, tls->ca_file);
-    if (rc == CURLE_OK && tls->ca_dir)
-        rc = curl_easy_setopt(easy, CURLOPT_CAPATH, tls->ca_dir);
-    if (rc == CURLE_OK && tls->cert_file)
-        rc = curl_easy_setopt(easy, CURLOPT_SSLCERT, tls->cert_file);
-    if (rc == CURLE_OK && tls->key_file)
-        rc = curl_easy_setopt(easy, CURLOPT_SSLKEY, tls->key_file);
-    if (rc != CURLE_OK)
-        return err_set(t->e, ERR_HOST, "TLS settings: %s", curl_easy_strerror(rc));
-    return 0;
-}
-
 static void set_credentials(struct transfer *t)
 {
     const struct http_request *r = t->r;
@@ -471,7 +445,7 @@ int http_transfer_run(struct transfer *t)
     }
     if (cancel_fired(t->r->cancel))
         return err_set(t->e, ERR_CANCELLED, "cancelled");
-    if (set_url(t) < 0 || set_tls(t) < 0 || set_headers(t, &headers) < 0)
+    if (set_url(t) < 0 || http_tls_apply(t) < 0 || set_headers(t, &headers) < 0)
         return -1;
     SET(CURLOPT_PROXY, proxy);
     SET(CURLOPT_NOPROXY, "");

@@ -25,6 +25,8 @@ struct http_slot {
 
 struct http_slot *http_slot_take(struct http_client *c, const char *key);
 void http_slot_put(struct http_client *c, struct http_slot *s);
+/* Close its connections and free it; NULL is fine. */
+void http_slot_drop(struct http_slot *s);
 const char *http_client_agent(const struct http_client *c);
 
 struct transfer {
@@ -64,6 +66,8 @@ struct transfer {
 
 /* Carry out one request to t->url, without following redirects. 0 or -1 with t->e. */
 int http_transfer_run(struct transfer *t) MUST_CHECK;
+/* The handle's TLS settings (http_tls.c). ERR_HOST. */
+int http_tls_apply(struct transfer *t) MUST_CHECK;
 /* Callbacks of the answer (http_answer.c). */
 size_t http_answer_header(char *data, size_t size, size_t n, void *arg);
 size_t http_answer_body(char *data, size_t size, size_t n, void *arg);
