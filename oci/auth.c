@@ -1,6 +1,5 @@
 #include "oci/auth.h"
 
-#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 
@@ -13,9 +12,7 @@
 #include "base/str.h"
 #include "oci/registries.h"
 
-enum { GRANTS_MAX = 64 };
 #define TOKEN_DEFAULT_S 60 /* the token specification's, when expires_in is missing */
-#define TOKEN_MARGIN_S  10
 
 /* ---- challenges ---- */
 
@@ -133,41 +130,12 @@ int oci_challenge_parse(const char *text, struct oci_challenge *ret, struct err 
 
 /* ---- tokens ---- */
 
-/* Changed under lock only; a grant is replaced, not edited. */
-struct grant {
-    char *authority, *repository;
-    struct oci_login login;
-    uint64_t until_ns;
-};
-
 struct oci_auth {
     const struct oci_registries *registries;
     struct http_client *http;
     struct cancel *cancel;
-    pthread_mutex_t lock; /* guards grants */
-    struct grant grants[GRANTS_MAX];
-    size_t n;
+    struct oci_logins *logins, *own; /* own: where the registries have none for all pulls */
 };
-
-static void forget(char **secret)
-{
-    if (*secret)
-        explicit_bzero(*secret, strlen(*secret));
-    free(*secret);
-    *secret = NULL;
-}
-
-void oci_login_free(struct oci_login *l)
-{
-    forget(&l->bearer);
-    forget(&l->user);
-    forget(&l->password);
-}
-
-static struct oci_login login_copy(const struct oci_login *l)
-{
-    return (struct oci_login){mem_strdup(l->bearer), mem_strdup(l->user), mem_strdup(l->password)};
-}
 
 struct oci_auth *oci_auth_new(const struct oci_registries *r, struct http_client *http,
                               struct cancel *c)
@@ -177,7 +145,8 @@ struct oci_auth *oci_auth_new(const struct oci_registries *r, struct http_client
     a->registries = r;
     a->http = http;
     a->cancel = c;
-    pthread_mutex_init(&a->lock, NULL);
+    a->own = r->logins ? NULL : oci_logins_new();
+    a->logins = r->logins ? r->logins : a->own;
     return a;
 }
 
@@ -185,12 +154,7 @@ void oci_auth_free(struct oci_auth *a)
 {
     if (!a)
         return;
-    for (size_t i = 0; i < a->n; i++) {
-        free(a->grants[i].authority);
-        free(a->grants[i].repository);
-        oci_login_free(&a->grants[i].login);
-    }
-    pthread_mutex_destroy(&a->lock);
+    oci_logins_free(a->own);
     free(a);
 }
 
@@ -199,63 +163,46 @@ void oci_auth_stop_with(struct oci_auth *a, struct cancel *c)
     a->cancel = c;
 }
 
-static struct grant *find_grant(struct oci_auth *a, const char *authority, const char *repository)
-{
-    for (size_t i = 0; i < a->n; i++)
-        if (str_eq(a->grants[i].authority, authority) &&
-            str_eq(a->grants[i].repository, repository))
-            return &a->grants[i];
-    return NULL;
-}
-
 void oci_auth_known(struct oci_auth *a, const char *authority, const char *repository,
                     struct oci_login *ret)
 {
-    pthread_mutex_lock(&a->lock);
-    struct grant *g = find_grant(a, authority, repository);
-
-    if (g && !clock_passed(g->until_ns))
-        *ret = login_copy(&g->login);
-    pthread_mutex_unlock(&a->lock);
+    oci_logins_known(a->logins, authority, repository, ret);
 }
 
-static void remember(struct oci_auth *a, const char *authority, const char *repository,
-                     const struct oci_login *l, uint64_t seconds)
+/* What a token service granted. */
+struct token {
+    struct oci_login login;
+    char *refresh; /* for next time; NULL: as before */
+    uint64_t seconds;
+};
+
+static void token_free(struct token *t)
 {
-    pthread_mutex_lock(&a->lock);
-    struct grant *g = find_grant(a, authority, repository);
-
-    if (!g && a->n < GRANTS_MAX) {
-        g = &a->grants[a->n++];
-        g->authority = mem_strdup(authority);
-        g->repository = mem_strdup(repository);
-    }
-    if (g) {
-        oci_login_free(&g->login);
-        g->login = login_copy(l);
-        g->until_ns = clock_in_ns(
-            (seconds > 2 * TOKEN_MARGIN_S ? seconds - TOKEN_MARGIN_S : seconds) * NS_PER_S);
-    }
-    pthread_mutex_unlock(&a->lock);
+    oci_login_free(&t->login);
+    if (t->refresh)
+        explicit_bzero(t->refresh, strlen(t->refresh));
+    free(t->refresh);
 }
+DEFINE_AUTO_VALUE(token, token_free)
 
-/* The service answered: {"token" or "access_token": …, "expires_in": seconds} */
-static int read_token(const struct http_response *answer, struct oci_login *ret, uint64_t *seconds,
-                      struct err *e)
+/* The service answered: {"token" or "access_token": …, "expires_in": seconds, "refresh_token": …} */
+static int read_token(const struct http_response *answer, struct token *ret, struct err *e)
 {
     AUTO(cJSON) cJSON *doc = NULL;
-    const char *token = NULL;
+    const char *token = NULL, *refresh = NULL;
     int64_t expires = TOKEN_DEFAULT_S;
 
     if (json_parse(str_text(&answer->body), answer->body.len, &doc, e) < 0 ||
         json_opt_str(doc, "token", BOUND_TOKEN, &token, e) < 0 ||
         ((!token || !*token) && json_get_str(doc, "access_token", BOUND_TOKEN, &token, e) < 0) ||
-        json_opt_i64(doc, "expires_in", INT64_MIN, INT64_MAX, &expires, e) < 0)
+        json_opt_i64(doc, "expires_in", INT64_MIN, INT64_MAX, &expires, e) < 0 ||
+        json_opt_str(doc, "refresh_token", BOUND_TOKEN, &refresh, e) < 0)
         return -1;
     if (!*token || strpbrk(token, " \r\n\t"))
         return err_set(e, ERR_REMOTE, "its token is not valid");
-    ret->bearer = mem_strdup(token);
-    *seconds = expires < 1 ? 1 : expires > 86400 ? 86400 : (uint64_t)expires;
+    ret->login.bearer = mem_strdup(token);
+    ret->refresh = refresh && *refresh ? mem_strdup(refresh) : NULL;
+    ret->seconds = expires < 1 ? 1 : expires > 86400 ? 86400 : (uint64_t)expires;
     return 0;
 }
 
@@ -313,7 +260,7 @@ static int ask_service(struct oci_auth *a, const struct oci_challenge *c, const 
 
 static int fetch_token(struct oci_auth *a, const struct oci_challenge *c, const char *sender,
                        const char *repository, const struct oci_credentials *creds,
-                       struct oci_login *ret, uint64_t *seconds, struct err *e)
+                       struct token *ret, struct err *e)
 {
     AUTO(http_response) struct http_response answer = {0};
     AUTO_FREE char *scope = scope_of(c, repository);
@@ -330,13 +277,41 @@ static int fetch_token(struct oci_auth *a, const struct oci_challenge *c, const 
     if (answer.status / 100 != 2)
         return err_set(e, ERR_REMOTE, "token service %s: %d %s", shown, answer.status,
                        answer.reason);
-    return read_token(&answer, ret, seconds, e) < 0 ? err_wrap(e, "token service %s", shown) : 0;
+    return read_token(&answer, ret, e) < 0 ? err_wrap(e, "token service %s", shown) : 0;
+}
+
+/* By the newest refresh token there is; when that is refused, by the one that is configured. */
+static int fetch_any_token(struct oci_auth *a, const struct oci_challenge *c, const char *authority,
+                           const char *repository, const struct oci_credentials *creds,
+                           struct token *ret, struct err *e)
+{
+    const char *configured = creds->identity_token;
+    AUTO(oci_credentials)
+    struct oci_credentials newest = {
+        .identity_token = configured ? oci_logins_renewed(a->logins, authority, configured) : NULL};
+    int rc =
+        fetch_token(a, c, authority, repository, newest.identity_token ? &newest : creds, ret, e);
+
+    if (rc < 0 && newest.identity_token && e->kind == ERR_USER) {
+        oci_logins_renew(a->logins, authority, configured, NULL);
+        err_clear(e);
+        rc = fetch_token(a, c, authority, repository, creds, ret, e);
+    }
+    if (rc == 0 && configured && ret->refresh)
+        oci_logins_renew(a->logins, authority, configured, ret->refresh);
+    return rc;
 }
 
 /* Somebody else's answer to the same challenge: not refused yet, so as good as one of our own. */
 static bool is_news(const struct oci_login *known, const struct oci_login *refused)
 {
     return known->bearer && !str_eq(known->bearer, refused->bearer);
+}
+
+/* What was sent may be of an earlier pull, and the credentials others by now. */
+static bool is_refused(const struct oci_credentials *creds, const struct oci_login *refused)
+{
+    return str_eq(creds->user, refused->user) && str_eq(creds->password, refused->password);
 }
 
 static int denied(const struct oci_credentials *creds, struct err *e)
@@ -353,15 +328,14 @@ int oci_auth_answer(struct oci_auth *a, const char *authority, const char *repos
 {
     AUTO(oci_challenge) struct oci_challenge c = {0};
     AUTO(oci_credentials) struct oci_credentials creds = {0};
-    AUTO(oci_login) struct oci_login login = {0};
-    uint64_t seconds = 3600;
+    AUTO(oci_login) struct oci_login known = {0};
+    AUTO(token) struct token t = {.seconds = 3600};
 
-    oci_auth_known(a, authority, repository, &login);
-    if (is_news(&login, refused)) {
-        *ret = login_copy(&login);
+    oci_auth_known(a, authority, repository, &known);
+    if (is_news(&known, refused)) {
+        *ret = oci_login_copy(&known);
         return 0;
     }
-    oci_login_free(&login);
     for (size_t i = 0; i < headers->n; i++)
         if (str_starts(headers->items[i], "www-authenticate:") &&
             oci_challenge_parse(headers->items[i] + strlen("www-authenticate:"), &c, e) < 0)
@@ -369,17 +343,17 @@ int oci_auth_answer(struct oci_auth *a, const char *authority, const char *repos
     if (oci_credentials_find(a->registries, authority, repository, &creds, e) < 0)
         return -1;
     if (c.bearer && creds.registry_token && !str_eq(creds.registry_token, refused->bearer)) {
-        login.bearer = mem_strdup(creds.registry_token);
+        t.login.bearer = mem_strdup(creds.registry_token);
     } else if (c.bearer) {
-        if (fetch_token(a, &c, authority, repository, &creds, &login, &seconds, e) < 0)
+        if (fetch_any_token(a, &c, authority, repository, &creds, &t, e) < 0)
             return -1;
-    } else if (c.basic && creds.user && !refused->user) {
-        login.user = mem_strdup(creds.user);
-        login.password = mem_strdup(creds.password);
+    } else if (c.basic && creds.user && !is_refused(&creds, refused)) {
+        t.login.user = mem_strdup(creds.user);
+        t.login.password = mem_strdup(creds.password);
     } else {
         return denied(&creds, e);
     }
-    remember(a, authority, repository, &login, seconds);
-    *ret = login_copy(&login);
+    oci_logins_remember(a->logins, authority, repository, &t.login, t.seconds);
+    *ret = oci_login_copy(&t.login);
     return 0;
 }

@@ -3,7 +3,7 @@
  * auth.h - who we are to a registry: challenges, docker's config.json, helpers, bearer tokens. Inside of
  * oci/.
  *
- * One oci_auth serves one pull; its tokens are shared by the threads of that pull. Credentials are looked
+ * One oci_auth serves one pull; its tokens (oci/logins.h) are shared by all pulls. Credentials are looked
  * up when a challenge asks for them, never sent before, and go to the registry and the token service it
  * names, the latter over https or to a host that may be spoken to by http (S16).
  * Threads: any. Ownership: *_free.
@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "oci/logins.h"
 
 struct cancel;
 struct err;
@@ -56,12 +57,6 @@ void oci_auth_free(struct oci_auth *a);
 DEFINE_AUTO(oci_auth, oci_auth_free)
 void oci_auth_stop_with(struct oci_auth *a, struct cancel *c);
 
-/* What to send to a registry: nothing yet, a bearer token, or user and password. */
-struct oci_login {
-    char *bearer, *user, *password;
-};
-void oci_login_free(struct oci_login *l);
-DEFINE_AUTO_VALUE(oci_login, oci_login_free)
 /* What worked or was granted last for that authority and repository; empty when nothing yet. */
 void oci_auth_known(struct oci_auth *a, const char *authority, const char *repository,
                     struct oci_login *ret);

@@ -39,6 +39,7 @@ void image_unref(struct image *i)
     free(i->repo_digest);
     free(i->manifest_digest);
     free(i->id);
+    free(i->platform);
     str_list_free(&i->lowerdirs);
     oci_image_config_free(&i->config);
     free(l);

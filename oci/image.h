@@ -25,6 +25,7 @@ struct image {
         repo_digest; /* "{name}@sha256:…": digest of the manifest or index the tag pointed to; NULL if local (B151) */
     char *manifest_digest;     /* of the platform's manifest */
     char *id;                  /* config digest */
+    char *platform;            /* "linux/amd64", "" when it does not say */
     struct str_list lowerdirs; /* host paths, topmost first, no path twice: ready for overlay */
     struct image_config config;
     uint64_t size; /* unpacked bytes of its layers (shared ones counted) */

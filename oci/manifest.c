@@ -96,15 +96,11 @@ static int read_desc(const cJSON *obj, struct oci_desc *ret, struct err *e)
     return 0;
 }
 
-static int read_platform(const cJSON *entry, struct oci_platform *ret, struct err *e)
+/* os "" when it is not said. */
+static int read_platform(const cJSON *p, struct oci_platform *ret, struct err *e)
 {
-    const cJSON *p = NULL;
     const char *os = "", *arch = "", *variant = "";
 
-    if (json_opt_object(entry, "platform", &p, e) < 0)
-        return -1;
-    if (!p)
-        return 0;
     if (json_opt_str(p, "os", sizeof(ret->os) - 1, &os, e) < 0 ||
         json_opt_str(p, "architecture", sizeof(ret->arch) - 1, &arch, e) < 0 ||
         json_opt_str(p, "variant", sizeof(ret->variant) - 1, &variant, e) < 0)
@@ -124,10 +120,13 @@ static int read_index(const cJSON *doc, struct oci_doc *d, struct err *e)
     d->entries = mem_array((size_t)cJSON_GetArraySize(list), sizeof(*d->entries));
     cJSON_ArrayForEach(item, list) {
         struct oci_index_entry *entry = &d->entries[d->n_entries++];
+        const cJSON *platform = NULL;
 
         if (!cJSON_IsObject(item))
             return err_set(e, ERR_USER, "manifests: not an object");
-        if (read_desc(item, &entry->desc, e) < 0 || read_platform(item, &entry->platform, e) < 0)
+        if (read_desc(item, &entry->desc, e) < 0 ||
+            json_opt_object(item, "platform", &platform, e) < 0 ||
+            (platform && read_platform(platform, &entry->platform, e) < 0))
             return err_wrap(e, "manifest %zu", d->n_entries);
     }
     return 0;
@@ -356,7 +355,7 @@ int oci_config_parse(const char *text, size_t n, struct oci_config_doc *ret, str
         return err_set(e, ERR_USER, "is not a JSON object");
     if (json_opt_object(doc, "config", &config, e) < 0 ||
         read_run_config(config ? config : empty, &c.config, e) < 0 ||
-        read_diff_ids(doc, &c.diff_ids, e) < 0)
+        read_diff_ids(doc, &c.diff_ids, e) < 0 || read_platform(doc, &c.platform, e) < 0)
         return -1;
     *ret = c;
     memset(&c, 0, sizeof(c)); /* handed over: its cleanup finds nothing */

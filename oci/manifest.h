@@ -57,6 +57,7 @@ int oci_doc_choose(const struct oci_doc *index, const struct oci_platform *host,
 struct oci_config_doc {
     struct image_config config;
     struct str_list diff_ids;
+    struct oci_platform platform; /* os "" when not said */
 };
 int oci_config_parse(const char *text, size_t n, struct oci_config_doc *ret, struct err *e)
     MUST_CHECK;

@@ -1,10 +1,13 @@
 #include "oci/platform.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "base/err.h"
 #include "base/str.h"
+#include "oci/pull.h"
 
 static const struct {
     const char *machine, *arch, *variant;
@@ -74,9 +77,65 @@ int oci_platform_score(const struct oci_platform *host, const struct oci_platfor
     return want < 0 || want > have ? 0 : 1 + want;
 }
 
+static bool is_word(const char *word, size_t n, size_t max)
+{
+    return n && n < max && strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789._-") >= n;
+}
+
+static int not_a_platform(const char *text, struct err *e)
+{
+    char shown[STR_SHOW_MAX];
+
+    return err_set(e, ERR_USER, "not a platform (OS/ARCHITECTURE[/VARIANT], as linux/arm64): %s",
+                   str_show(shown, text));
+}
+
+int oci_platform_parse(const char *text, struct oci_platform *ret, struct err *e)
+{
+    const char *os = text, *arch = strchr(os, '/'), *variant = arch ? strchr(arch + 1, '/') : NULL;
+    struct oci_platform p = {0};
+
+    if (!arch++)
+        return not_a_platform(text, e);
+    size_t os_n = (size_t)(arch - 1 - os), arch_n = strcspn(arch, "/");
+
+    if (!is_word(os, os_n, sizeof(p.os)) || !is_word(arch, arch_n, sizeof(p.arch)) ||
+        (variant && !is_word(variant + 1, strlen(variant + 1), sizeof(p.variant))))
+        return not_a_platform(text, e);
+    snprintf(p.os, sizeof(p.os), "%.*s", (int)os_n, os);
+    snprintf(p.arch, sizeof(p.arch), "%.*s", (int)arch_n, arch);
+    snprintf(p.variant, sizeof(p.variant), "%s", variant ? variant + 1 : "");
+    for (size_t i = 0; i < ARRAY_SIZE(machines); i++)
+        if (str_eq(p.arch, machines[i].machine))
+            snprintf(p.arch, sizeof(p.arch), "%s", machines[i].arch);
+    *ret = p;
+    return 0;
+}
+
 char *oci_platform_text(const struct oci_platform *p, char buf[OCI_PLATFORM_TEXT])
 {
     snprintf(buf, OCI_PLATFORM_TEXT, "%s/%s%s%s", p->os, p->arch, *p->variant ? "/" : "",
              p->variant);
     return buf;
+}
+
+const char *oci_platform_asked(const char *platform)
+{
+    return platform ? platform : getenv("DOCKER_DEFAULT_PLATFORM");
+}
+
+int oci_platform_admits(const char *wanted, const char *offered, bool *ret, struct err *e)
+{
+    struct oci_platform a, b;
+
+    wanted = oci_platform_asked(wanted);
+    *ret = true;
+    if (!wanted || !*wanted)
+        return 0;
+    if (oci_platform_parse(wanted, &a, e) < 0)
+        return -1;
+    if (*offered && oci_platform_parse(offered, &b, e) == 0)
+        *ret = oci_platform_score(&a, &b) > 0;
+    err_clear(e);
+    return 0;
 }

@@ -11,9 +11,11 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "oci/logins.h"
 #include "oci/trust.h"
 
 #define DOCKER_IO  "docker.io"
@@ -79,6 +81,7 @@ void oci_registries_credentials(struct oci_registries *r, const char *file)
     const char *document = getenv("DOCKER_AUTH_CONFIG"), *podman = getenv("REGISTRY_AUTH_FILE"),
                *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
 
+    r->logins = oci_logins_new();
     if (file) {
         mem_replace(&r->docker_config, file);
         return;
@@ -117,6 +120,7 @@ void oci_registries_free(struct oci_registries *r)
         explicit_bzero(r->docker_auths, strlen(r->docker_auths));
     free(r->docker_auths);
     oci_trust_free(r->trust);
+    oci_logins_free(r->logins);
     *r = (struct oci_registries){0};
 }
 
@@ -193,25 +197,49 @@ static bool is_mirror(const struct oci_registries *r, const char *authority)
     return false;
 }
 
-static void read_certs(const char *certs_dir, const char *authority, struct oci_host_policy *p)
+static int by_text(const void *a, const void *b)
 {
-    AUTO_FREE char *path = mem_printf("%s/%s", certs_dir, authority);
-    DIR *d = opendir(path);
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
-    for (struct dirent *entry; d && (entry = readdir(d));) {
-        const char *name = entry->d_name;
+/* What is in the directory of a host, in order of names; nothing when there is none. */
+static void list_certs(const char *dir, struct str_list *ret)
+{
+    DIR *d = opendir(dir);
 
-        /* Of several authorities the one called ca.crt is taken, else any. */
-        if (str_ends(name, ".crt") && (!p->ca_file || str_eq(name, "ca.crt"))) {
-            free(p->ca_file);
-            p->ca_file = mem_printf("%s/%s", path, name);
-        } else if (str_ends(name, ".cert") && !p->cert_file) {
-            p->cert_file = mem_printf("%s/%s", path, name);
-            p->key_file = mem_printf("%s/%.*s.key", path, (int)(strlen(name) - 5), name);
-        }
-    }
+    for (struct dirent *entry; d && (entry = readdir(d));)
+        if (str_ends(entry->d_name, ".crt") || str_ends(entry->d_name, ".cert"))
+            str_list_take(ret, mem_printf("%s/%s", dir, entry->d_name));
     if (d)
         closedir(d);
+    if (ret->n)
+        qsort(ret->items, ret->n, sizeof(*ret->items), by_text);
+}
+
+/* As Docker has it: every *.crt is an authority, every NAME.cert with NAME.key a certificate of ours. */
+static void read_certs(const char *certs_dir, const char *authority, struct oci_host_policy *p)
+{
+    AUTO_FREE char *dir = mem_printf("%s/%s", certs_dir, authority);
+    AUTO(str_list) struct str_list files = {0};
+    AUTO(str) struct str all = STR_INIT(BOUND_CERTIFICATES);
+
+    list_certs(dir, &files);
+    for (size_t i = 0; i < files.n; i++) {
+        const char *path = files.items[i];
+        AUTO(str) struct str text = STR_INIT(BOUND_CERTIFICATES);
+        struct err e = ERR_INIT;
+
+        if (str_ends(path, ".cert")) {
+            str_list_add(&p->identities, path);
+            str_list_take(&p->identities,
+                          mem_printf("%.*s.key", (int)(strlen(path) - strlen(".cert")), path));
+        } else if (oci_config_read(path, &text, &e) < 0 ||
+                   str_append(&all, text.buf, text.len) < 0 || str_append(&all, "\n", 1) < 0) {
+            log_warn("certificate %s is left out: %s", path, e.kind ? e.msg : "too much");
+        }
+    }
+    if (all.len)
+        p->ca_pem = mem_strdup(str_text(&all));
 }
 
 void oci_host_policy_get(const struct oci_registries *r, const char *authority, const char *sender,
@@ -226,20 +254,17 @@ void oci_host_policy_get(const struct oci_registries *r, const char *authority, 
         read_certs(r->certs_dir, str_eq(authority, DOCKER_API) ? DOCKER_IO : authority, &p);
     /* A CA of its own says that loopback is to be trusted by it, not by being near. */
     p.insecure = is_listed(&r->insecure, authority, host) ||
-                 (is_loopback(host) && is_loopback(from) && !p.ca_file);
-    p.named = p.insecure || p.ca_file || p.cert_file || is_mirror(r, authority);
-    p.tls = (struct http_tls){.ca_file = p.ca_file,
-                              .cert_file = p.cert_file,
-                              .key_file = p.key_file,
-                              .insecure = p.insecure};
+                 (is_loopback(host) && is_loopback(from) && !p.ca_pem);
+    p.named = p.insecure || p.ca_pem || p.identities.n || is_mirror(r, authority);
     *ret = p;
+    ret->tls = (struct http_tls){
+        .ca_pem = ret->ca_pem, .identities = &ret->identities, .insecure = ret->insecure};
 }
 
 void oci_host_policy_free(struct oci_host_policy *p)
 {
-    free(p->ca_file);
-    free(p->cert_file);
-    free(p->key_file);
+    free(p->ca_pem);
+    str_list_free(&p->identities);
     *p = (struct oci_host_policy){0};
 }
 

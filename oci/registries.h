@@ -20,7 +20,8 @@ struct oci_host_policy {
     bool insecure; /* http allowed, certificates not looked at */
     bool named;
     struct http_tls tls;
-    char *ca_file, *cert_file, *key_file; /* owners of what tls points to */
+    char *ca_pem; /* owners of what tls points to */
+    struct str_list identities;
 };
 /* sender: the authority whose redirect or token realm leads here; NULL: we come on our own account. */
 void oci_host_policy_get(const struct oci_registries *r, const char *authority, const char *sender,

@@ -156,6 +156,35 @@ int oci_session_manifest(struct oci_session *s, const char *reference, struct st
     return rc;
 }
 
+/* Of `Link: <URL?query>; rel="next"` the query: the next page is where this one was. A new string, or NULL. */
+static char *next_page(const char *link)
+{
+    const char *end = link ? strchr(link, '>') : NULL;
+    const char *query = end ? memchr(link, '?', (size_t)(end - link)) : NULL;
+
+    if (!query || !strstr(end, "rel=\"next\"") || end - query > BOUND_REF)
+        return NULL;
+    return mem_strndup(query + 1, (size_t)(end - query - 1));
+}
+
+int oci_session_referrers(struct oci_session *s, const char *digest, const char *artifact_type,
+                          char **page, struct str *ret, struct err *e)
+{
+    const char *filter[] = {"artifactType", artifact_type, NULL};
+    AUTO_FREE char *query = *page ? mem_strdup(*page) : http_form(filter);
+    AUTO_FREE char *path = mem_printf("/referrers/%s?%s", digest, query);
+    struct wanted any = {NULL, UINT64_MAX};
+    struct oci_get g = {
+        .path = path, .accept = oci_manifest_accept, .max_body = BOUND_MANIFEST, .check_arg = &any};
+    int rc = get_document(s, &g, ret, e);
+
+    mem_replace(page, NULL);
+    if (rc == 0)
+        *page = next_page(http_header(&g.answer, "link"));
+    http_response_free(&g.answer);
+    return rc;
+}
+
 int oci_session_config(struct oci_session *s, const struct oci_desc *d, struct str *ret,
                        struct err *e)
 {

@@ -44,6 +44,13 @@ void oci_session_stop_with(struct oci_session *s, struct cancel *c);
 int oci_session_manifest(struct oci_session *s, const char *reference, struct str *ret,
                          char **ret_type, char ret_digest[DIGEST_TEXT_MAX], struct err *e)
     MUST_CHECK;
+/*
+ * What refers to that digest (signatures, for one), a page of an index: from a registry only. artifact_type: what is
+ * wanted; the registry may answer with more. *page: NULL for the first; set to what the next is asked with, or to NULL.
+ * Its owner is the caller.
+ */
+int oci_session_referrers(struct oci_session *s, const char *digest, const char *artifact_type,
+                          char **page, struct str *ret, struct err *e) MUST_CHECK;
 /* Names the image's own archive gives it ("x:1"); borrowed; empty for a registry's. */
 const struct str_list *oci_session_names(const struct oci_session *s);
 /* A small blob (the configuration) whole, its size and digest verified. */

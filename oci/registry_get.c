@@ -261,7 +261,7 @@ static int status_error(const struct http_response *r, struct err *e)
 }
 
 /* Repeated while it helps. A request with a sink is repeated by oci_session_blob, which knows where to go
- * on; here only what failed before its first byte. */
+ * on; here only when it failed before its first byte. A document that breaks off is asked for once more. */
 static int ask_patiently(struct oci_session *s, const char *base, int connects, struct oci_get *g,
                          struct err *e)
 {
@@ -289,7 +289,8 @@ static int ask_patiently(struct oci_session *s, const char *base, int connects, 
 
             if (asked) /* and a little more, so that not all of us come back at once */
                 pause = asked + pause / 4;
-        } else if (e->kind != ERR_REMOTE || g->answered || i >= connects) {
+        } else if (e->kind != ERR_REMOTE || g->hopeless || (g->answered && g->sink) ||
+                   i >= connects) {
             return -1;
         }
         if (oci_registry_pause(s, pause, e) < 0)

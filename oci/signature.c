@@ -66,19 +66,49 @@ static int read_layer(const cJSON *item, struct oci_signatures *ret, struct err 
 int oci_signature_manifest(const char *text, size_t n, struct oci_signatures *ret, struct err *e)
 {
     AUTO(cJSON) cJSON *doc = NULL;
-    AUTO(oci_signatures) struct oci_signatures s = {0};
     const cJSON *list, *item;
 
     if (json_parse(text, n, &doc, e) < 0 ||
         json_get_array(doc, "layers", BOUND_SIGNATURES, &list, e) < 0)
         return -1;
-    s.items = mem_array((size_t)cJSON_GetArraySize(list), sizeof(*s.items));
+    size_t more = (size_t)cJSON_GetArraySize(list);
+
+    if (more > BOUND_SIGNATURES - ret->n)
+        return err_set(e, ERR_LIMIT, "more than %d signatures", BOUND_SIGNATURES);
+    if (!more)
+        return 0;
+    ret->items = mem_realloc(ret->items, ret->n + more, sizeof(*ret->items));
+    memset(ret->items + ret->n, 0, more * sizeof(*ret->items));
     cJSON_ArrayForEach(item, list) {
-        if (read_layer(item, &s, e) < 0)
-            return err_wrap(e, "signature %zu", s.n);
+        if (read_layer(item, ret, e) < 0)
+            return err_wrap(e, "signature %zu", ret->n);
     }
-    *ret = s;
-    s = (struct oci_signatures){0};
+    return 0;
+}
+
+int oci_signature_referrers(const char *text, size_t n, struct str_list *ret, struct err *e)
+{
+    AUTO(cJSON) cJSON *doc = NULL;
+    const cJSON *list, *item;
+
+    if (json_parse(text, n, &doc, e) < 0 ||
+        json_get_array(doc, "manifests", BOUND_INDEX_MANIFESTS, &list, e) < 0)
+        return -1;
+    cJSON_ArrayForEach(item, list) {
+        const char *kind = "", *digest;
+
+        if (!cJSON_IsObject(item))
+            return err_set(e, ERR_USER, "manifests: not an object");
+        if (json_opt_str(item, "artifactType", 255, &kind, e) < 0)
+            return -1;
+        if (!str_eq(kind, OCI_SIGNATURE_ARTIFACT))
+            continue;
+        if (json_get_str(item, "digest", DIGEST_TEXT_MAX - 1, &digest, e) < 0)
+            return -1;
+        if (!digest_is_valid(digest))
+            return err_set(e, ERR_USER, "not a digest");
+        str_list_add(ret, digest);
+    }
     return 0;
 }
 

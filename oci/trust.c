@@ -18,6 +18,8 @@
 #include "oci/registry.h"
 #include "oci/signature.h"
 
+enum { REFERRER_PAGES = 8 };
+
 struct rule {
     char *scope; /* "quay.io/team"; "" for all */
     struct pubkey **keys;
@@ -248,19 +250,92 @@ static int not_signed(struct err *e)
     return err_set(e, ERR_USER, "refused by the trust policy: it is not signed");
 }
 
-static int get_signatures(struct oci_session *s, const char *digest, struct oci_signatures *ret,
-                          struct err *e)
+/* "sha256-HEX": what the digest is called in tags. */
+static char *as_tag(const char *digest, const char *suffix)
 {
-    AUTO_FREE char *tag =
-        mem_printf("%.*s-%s.sig", (int)strcspn(digest, ":"), digest, digest_hex(digest));
-    AUTO(str) struct str body = STR_INIT(BOUND_MANIFEST);
+    return mem_printf("%.*s-%s%s", (int)strcspn(digest, ":"), digest, digest_hex(digest), suffix);
+}
+
+static int get_document(struct oci_session *s, const char *reference, struct str *ret,
+                        struct err *e)
+{
     AUTO_FREE char *type = NULL;
     char ignored[DIGEST_TEXT_MAX];
 
-    if (oci_session_manifest(s, tag, &body, &type, ignored, e) < 0)
-        return e->kind == ERR_ABSENT ? not_signed(e) : err_wrap(e, "its signatures");
-    if (oci_signature_manifest(str_text(&body), body.len, ret, e) < 0)
+    return oci_session_manifest(s, reference, ret, &type, ignored, e);
+}
+
+/* Those of a manifest, by tag or digest, added. */
+static int add_signatures(struct oci_session *s, const char *reference, struct oci_signatures *ret,
+                          struct err *e)
+{
+    AUTO(str) struct str body = STR_INIT(BOUND_MANIFEST);
+
+    return get_document(s, reference, &body, e) < 0
+               ? -1
+               : oci_signature_manifest(str_text(&body), body.len, ret, e);
+}
+
+/* Manifests of signatures by the referrers API, page by page. */
+static int ask_referrers(struct oci_session *s, const char *digest, struct str_list *ret,
+                         struct err *e)
+{
+    AUTO_FREE char *page = NULL;
+
+    for (int pages = 0; pages == 0 || (page && pages < REFERRER_PAGES); pages++) {
+        AUTO(str) struct str body = STR_INIT(BOUND_MANIFEST);
+
+        if (oci_session_referrers(s, digest, OCI_SIGNATURE_ARTIFACT, &page, &body, e) < 0 ||
+            oci_signature_referrers(str_text(&body), body.len, ret, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The same from the tag that stands in for it at registries without the API. */
+static int read_referrers_tag(struct oci_session *s, const char *digest, struct str_list *ret,
+                              struct err *e)
+{
+    AUTO_FREE char *tag = as_tag(digest, "");
+    AUTO(str) struct str body = STR_INIT(BOUND_MANIFEST);
+
+    return get_document(s, tag, &body, e) < 0
+               ? -1
+               : oci_signature_referrers(str_text(&body), body.len, ret, e);
+}
+
+static int add_referred(struct oci_session *s, const char *digest, struct oci_signatures *ret,
+                        struct err *e)
+{
+    AUTO(str_list) struct str_list manifests = {0};
+
+    /* A registry may not know the API and say so in one way or another. */
+    if (ask_referrers(s, digest, &manifests, e) < 0) {
+        if (e->kind == ERR_CANCELLED)
+            return -1;
+        err_clear(e);
+        if (read_referrers_tag(s, digest, &manifests, e) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < manifests.n && i < BOUND_SIGNATURES; i++)
+        if (add_signatures(s, manifests.items[i], ret, e) < 0)
+            return -1;
+    return 0;
+}
+
+/* Under cosign's tag, and what else refers to the image. Nothing there is no failure, unless there is nothing at all. */
+static int get_signatures(struct oci_session *s, const char *digest, struct oci_signatures *ret,
+                          struct err *e)
+{
+    AUTO_FREE char *tag = as_tag(digest, ".sig");
+
+    if (add_signatures(s, tag, ret, e) < 0 && e->kind != ERR_ABSENT)
         return err_wrap(e, "its signatures");
+    err_clear(e);
+    if (add_referred(s, digest, ret, e) < 0 &&
+        (e->kind == ERR_CANCELLED || (e->kind != ERR_ABSENT && !ret->n)))
+        return err_wrap(e, "its signatures");
+    err_clear(e);
     return ret->n ? 0 : not_signed(e);
 }
 

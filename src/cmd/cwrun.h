@@ -26,7 +26,7 @@ enum { EXIT_OURS = 125, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127, EXIT_US
 struct image_options {
     char *store;
     struct str_list insecure, mirrors;
-    char *docker_config, *certs_dir, *trust_policy;
+    char *docker_config, *certs_dir, *trust_policy, *platform;
     int64_t registry_timeout; /* seconds */
     bool quiet;
     bool json; /* pull: events on stdout */
@@ -47,6 +47,8 @@ struct image_options {
                 "/etc/docker/certs.d", "CAs and client certificates by registry"),                 \
         OPT_ROW(struct_type, member.trust_policy, "trust-policy", 0, OPT_STR, "FILE", NULL,        \
                 "which images may be used: registries, digests, signatures"),                      \
+        OPT_ROW(struct_type, member.platform, "platform", 0, OPT_STR, "OS/ARCH[/VARIANT]", NULL,   \
+                "of the image (default: $DOCKER_DEFAULT_PLATFORM, or this machine's)"),            \
         OPT_ROW(struct_type, member.registry_timeout, "registry-timeout", 0, OPT_INT, "SECONDS",   \
                 "60", "give a registry up that is silent or slower than 1 KiB/s for so long"),     \
         OPT_ROW(struct_type, member.quiet, "quiet", 'q', OPT_FLAG, NULL, NULL, "no progress")

@@ -91,6 +91,7 @@ static int pull(const struct image_options *o, const struct oci_registries *reg,
         return -1;
     struct oci_pull_opts opts = {.registries = reg,
                                  .http = http,
+                                 .platform = o->platform,
                                  .take_names = o->take_names,
                                  .progress = progress_show,
                                  .progress_arg = progress_new(form_of(o))};
@@ -118,6 +119,22 @@ static int settle_policy(const struct oci_registries *reg, const struct oci_ref 
     return 0;
 }
 
+/* The image that is here, if it is for the platform that is asked for. */
+static int find(const struct image_options *o, struct oci_store *store, const struct oci_ref *ref,
+                struct image **ret, struct err *e)
+{
+    AUTO(image) struct image *found = NULL;
+    bool suits;
+
+    if (oci_store_find(store, ref, &found, e) < 0 ||
+        oci_platform_admits(o->platform, found->platform, &suits, e) < 0)
+        return -1;
+    if (!suits)
+        return err_set(e, ERR_ABSENT, "the image here is for %s: %s", found->platform, found->name);
+    *ret = take_ptr(&found);
+    return 0;
+}
+
 static int get(const struct image_options *o, const struct oci_registries *reg,
                struct oci_store *store, const struct oci_ref *ref, enum pull_policy policy,
                struct image **ret, struct err *e)
@@ -126,7 +143,7 @@ static int get(const struct image_options *o, const struct oci_registries *reg,
         return -1;
     if (policy == PULL_ALWAYS)
         return pull(o, reg, store, ref, ret, e);
-    if (oci_store_find(store, ref, ret, e) == 0)
+    if (find(o, store, ref, ret, e) == 0)
         return 0;
     return policy == PULL_MISSING && e->kind == ERR_ABSENT ? pull(o, reg, store, ref, ret, e) : -1;
 }
@@ -231,10 +248,10 @@ static void print_image(const struct oci_image_info *i)
 
     localtime_r(&used, &tm);
     strftime(date, sizeof(date), "%Y-%m-%d %H:%M", &tm);
-    printf("%-40s %-16.16s %10s %10s  %s%s%s\n", *names ? names : "(none)",
-           i->id + strlen("sha256:"), units_decimal_str(size, i->size),
-           units_decimal_str(own, i->exclusive_size), date, i->in_use ? "  in use" : "",
-           i->pinned ? "  pinned" : "");
+    printf("%-40s %-16.16s %-14s %10s %10s  %s%s%s\n", *names ? names : "(none)",
+           i->id + strlen("sha256:"), *i->platform ? i->platform : "-",
+           units_decimal_str(size, i->size), units_decimal_str(own, i->exclusive_size), date,
+           i->in_use ? "  in use" : "", i->pinned ? "  pinned" : "");
 }
 
 int cwrun_images(int argc, char **argv)
@@ -252,9 +269,16 @@ int cwrun_images(int argc, char **argv)
         (oci_store_open(o.store, &store, &e) < 0 || oci_store_list(store, &list, &n, &e) < 0))
         rc = cwrun_fail(&e);
     else if (rc == 0) {
-        printf("%-40s %-16s %10s %10s  %s\n", "IMAGE", "ID", "SIZE", "ITS OWN", "LAST USED");
-        for (size_t i = 0; i < n; i++)
-            print_image(&list[i]);
+        printf("%-40s %-16s %-14s %10s %10s  %s\n", "IMAGE", "ID", "PLATFORM", "SIZE", "ITS OWN",
+               "LAST USED");
+        for (size_t i = 0; i < n && rc == 0; i++) {
+            bool suits;
+
+            if (oci_platform_admits(o.platform, list[i].platform, &suits, &e) < 0)
+                rc = cwrun_fail(&e);
+            else if (suits)
+                print_image(&list[i]);
+        }
         printf("\n%zu images, %s on disk (shared layers counted once)\n", n,
                units_decimal_str(total, oci_store_bytes(store)));
     }
@@ -271,6 +295,7 @@ static cJSON *image_json(const struct image *i)
     json_add_str(v, "id", i->id);
     json_add_str(v, "repoDigest", i->repo_digest);
     json_add_str(v, "manifestDigest", i->manifest_digest);
+    json_add_str(v, "platform", i->platform);
     json_add_int(v, "size", (int64_t)i->size);
     json_add_int(v, "compressedSize", (int64_t)i->compressed_size);
     json_add_str_list(v, "lowerdirs", &i->lowerdirs);
