@@ -18,6 +18,7 @@ struct image;
 struct oci_store;
 struct oci_ref;
 struct oci_trust;
+struct oci_logins;
 
 enum oci_phase { OCI_RESOLVING, OCI_DOWNLOADING, OCI_EXTRACTING, OCI_COMMITTING, OCI_DONE };
 
@@ -40,11 +41,13 @@ struct oci_registries {
     char *docker_config;      /* path of config.json, or NULL */
     char *docker_auths;       /* the text of one, asked before the file, or NULL */
     struct oci_trust *trust;  /* the operator's policy (oci/trust.h), or NULL: any image will do */
-    uint64_t patience_ns;     /* silence, or less than 1 KiB/s, this long is failure; 0: a minute */
+    struct oci_logins
+        *logins; /* made by oci_registries_credentials: tokens, for all pulls; may be NULL */
+    uint64_t patience_ns; /* silence, or less than 1 KiB/s, this long is failure; 0: a minute */
 };
 /* "[REGISTRY=]URL", without a registry of Docker Hub; tried in the order they are added. ERR_USER. */
 int oci_registries_add_mirror(struct oci_registries *r, const char *text, struct err *e) MUST_CHECK;
-/* Credentials from `file` or, when that is NULL, from where Docker and its kin look: $DOCKER_AUTH_CONFIG (the
+/* Once. Credentials from `file` or, when that is NULL, from where Docker and its kin look: $DOCKER_AUTH_CONFIG (the
  * document itself), $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json. */
 void oci_registries_credentials(struct oci_registries *r, const char *file);
 /* The trust policy in that file; NULL: none. ERR_USER names the rule that is wrong. */
@@ -63,7 +66,8 @@ struct oci_pull_opts {
     struct cancel *cancel;
     uint64_t
         max_compressed_size; /* 0: none; else refused before the first layer byte, ERR_LIMIT (B152) */
-    bool take_names; /* an archive's own names for the image are its names in the store, too */
+    const char *platform; /* "linux/arm64[/v8]"; NULL: DOCKER_DEFAULT_PLATFORM, or this machine's */
+    bool take_names;      /* an archive's own names for the image are its names in the store, too */
     /* Free bytes of the store's disk that a pull leaves alone. */
     uint64_t reserve;
     /* So many bytes are missing: true when some were freed, and it is worth to look again. May be NULL. */
@@ -81,6 +85,11 @@ struct oci_pull_opts {
  */
 int oci_pull(struct oci_store *s, const struct oci_ref *ref, const struct oci_pull_opts *o,
              struct image **ret, struct err *e) MUST_CHECK;
+
+/* Is an image of platform `offered` ("" when it does not say) one to run where `wanted` is asked for? NULL: as above, or
+ * whatever there is. ERR_USER: `wanted` is no platform. */
+int oci_platform_admits(const char *wanted, const char *offered, bool *ret, struct err *e)
+    MUST_CHECK;
 
 /* The exact text of protocol 8.4 is the caller's; this says how big: compressed layers of the platform's manifest. */
 int oci_pull_size(const struct oci_ref *ref, const struct oci_pull_opts *o, uint64_t *ret,

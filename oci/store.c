@@ -37,6 +37,22 @@ enum {
     MOUNTINFO_MAX = 64 * 1024 * 1024
 };
 
+bool store_names(int dir, struct str_list *ret)
+{
+    int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+
+    if (!d) {
+        close_fd(&copy);
+        return false;
+    }
+    for (struct dirent *entry; (entry = readdir(d));)
+        if (path_is_component(entry->d_name))
+            str_list_add(ret, entry->d_name);
+    closedir(d);
+    return true;
+}
+
 /* ---- locks ---- */
 
 int store_lock(struct oci_store *s, bool exclusive, struct err *e)
@@ -242,23 +258,16 @@ static int open_dir(struct oci_store *s, const char *name, int *ret, struct err 
 /* Work directories whose owner is gone, each locked by us now: [fd], names. */
 static void find_garbage(struct oci_store *s, struct str_list *names)
 {
-    int copy = openat(s->tmp, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+    AUTO(str_list) struct str_list all = {0};
 
-    if (!d) {
-        close_fd(&copy);
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(d));) {
-        if (!path_is_component(entry->d_name))
-            continue;
+    store_names(s->tmp, &all);
+    for (size_t i = 0; i < all.n; i++) {
         AUTO_CLOSE int fd =
-            openat(s->tmp, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            openat(s->tmp, all.items[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
         if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
-            str_list_add(names, entry->d_name);
+            str_list_add(names, all.items[i]);
     }
-    closedir(d);
 }
 
 bool store_is_other_boot(struct oci_store *s, const char *key)
@@ -282,24 +291,20 @@ static bool image_is_whole(struct oci_store *s, const struct stored_image *i)
 /* Files to lock that a crash left; whoever holds one holds it locked, and who waits for one looks again. */
 static void sweep_locks(int dir, const struct stored_list *keep)
 {
-    int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+    AUTO(str_list) struct str_list all = {0};
 
-    if (!d) {
-        close_fd(&copy);
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(d));) {
-        bool kept = !path_is_component(entry->d_name);
+    store_names(dir, &all);
+    for (size_t k = 0; k < all.n; k++) {
+        const char *name = all.items[k];
+        bool kept = false;
 
         for (size_t i = 0; i < keep->n && !kept; i++)
-            kept = str_eq(digest_hex(keep->items[i].id), entry->d_name);
-        AUTO_CLOSE int fd = kept ? -1 : openat(dir, entry->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+            kept = str_eq(digest_hex(keep->items[i].id), name);
+        AUTO_CLOSE int fd = kept ? -1 : openat(dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-            unlinkat(dir, entry->d_name, 0);
+            unlinkat(dir, name, 0);
     }
-    closedir(d);
 }
 
 static bool is_of_no_use(struct oci_store *s, const char *key, const void *arg UNUSED)

@@ -45,10 +45,10 @@ int oci_store_find(struct oci_store *s, const struct oci_ref *ref, struct image 
                    struct err *e) MUST_CHECK;
 
 struct oci_image_info {
-    char *id, *repo_digest;
-    struct str_list names;         /* familiar references */
-    uint64_t size, exclusive_size; /* bytes; exclusive: layers no other image uses */
-    double last_used, pulled;      /* epoch seconds */
+    char *id, *repo_digest, *platform; /* platform "" when it does not say */
+    struct str_list names;             /* familiar references */
+    uint64_t size, exclusive_size;     /* bytes; exclusive: layers no other image uses */
+    double last_used, pulled;          /* epoch seconds */
     bool in_use, pinned;
 };
 int oci_store_list(struct oci_store *s, struct oci_image_info **ret, size_t *ret_n, struct err *e)

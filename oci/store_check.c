@@ -2,7 +2,6 @@
  * What is read takes long and needs no lock: all layers are named in a work directory of ours meanwhile, so
  * none goes. What is wrong is put right afterwards, under the lock and from a fresh look at the index.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -48,19 +47,7 @@ static const char *name_of(const struct stored_image *i)
 
 static int list_layers(struct check *c, struct err *e)
 {
-    int copy = openat(c->s->layers, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
-
-    if (!d) {
-        err_sys(e, "read %s/layers", c->s->path);
-        close_fd(&copy);
-        return -1;
-    }
-    for (struct dirent *entry; (entry = readdir(d));)
-        if (path_is_component(entry->d_name))
-            str_list_add(&c->layers, entry->d_name);
-    closedir(d);
-    return 0;
+    return store_names(c->s->layers, &c->layers) ? 0 : err_sys(e, "read %s/layers", c->s->path);
 }
 
 /* 0 sound, 1 damaged and *why says how, -1 could not look. */

@@ -2,7 +2,6 @@
  * The index: one file an image under images/, replaced atomically. A reference is in one file only; it
  * moves when its tag is pulled anew and led to another image.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
@@ -49,6 +48,7 @@ static const struct json_field image_fields[] = {
     JSON_FIELD(struct stored_image, keys, "layers", JSON_STR_LIST, 0, BOUND_LAYERS),
     JSON_FIELD(struct stored_image, size, "size", JSON_U64, JSON_REQUIRED, 0),
     JSON_FIELD(struct stored_image, compressed_size, "compressed_size", JSON_U64, 0, 0),
+    JSON_FIELD(struct stored_image, platform, "platform", JSON_STR, 0, 128),
     JSON_SUB(struct stored_image, config, "config", config_fields, JSON_REQUIRED),
     JSON_FIELD(struct stored_image, pulled, "pulled", JSON_DOUBLE, 0, 0),
     JSON_FIELD(struct stored_image, pinned, "pinned", JSON_BOOL, 0, 0),
@@ -109,38 +109,38 @@ int store_load(struct oci_store *s, struct stored_list *ret, struct err *e)
 int store_load_telling(struct oci_store *s, struct stored_list *ret, struct str_list *bad,
                        struct err *e)
 {
-    int copy = openat(s->images, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
-    size_t cap = 0;
+    AUTO(str_list) struct str_list files = {0};
 
-    if (!d) {
-        err_sys(e, "read %s/images", s->path);
-        close_fd(&copy);
-        return -1;
-    }
-    for (struct dirent *entry; (entry = readdir(d));) {
+    if (!store_names(s->images, &files))
+        return err_sys(e, "read %s/images", s->path);
+    ret->items = mem_array(files.n, sizeof(*ret->items));
+    for (size_t i = 0; i < files.n; i++) {
+        const char *file = files.items[i];
         struct err why = ERR_INIT;
 
-        if (*entry->d_name == '.' || !str_ends(entry->d_name, ".json"))
+        if (*file == '.' || !str_ends(file, ".json"))
             continue;
-        if (ret->n == cap)
-            ret->items = mem_realloc(ret->items, cap = cap ? 2 * cap : 16, sizeof(*ret->items));
-        if (read_one(s, entry->d_name, &ret->items[ret->n], &why) == 0) {
+        if (read_one(s, file, &ret->items[ret->n], &why) == 0) {
             ret->n++;
         } else if (bad) {
-            str_list_add(bad, entry->d_name);
+            str_list_add(bad, file);
             str_list_add(bad, why.msg);
         }
     }
-    closedir(d);
     return 0;
+}
+
+static char *text_of(const struct stored_image *i)
+{
+    AUTO(cJSON) cJSON *doc = json_write_fields(image_fields, i);
+
+    return json_text(doc);
 }
 
 int store_save(struct oci_store *s, const struct stored_image *i, struct err *e)
 {
     AUTO_FREE char *file = mem_printf("%s.json", digest_hex(i->id));
-    AUTO(cJSON) cJSON *doc = json_write_fields(image_fields, i);
-    AUTO_FREE char *text = json_text(doc);
+    AUTO_FREE char *text = text_of(i);
 
     if (statefile_replace(s->images, file, text, strlen(text), 0600, true, e) < 0)
         return -1;
@@ -216,6 +216,7 @@ int store_image(struct oci_store *s, const struct stored_image *i, const struct 
         r && ref->transport == OCI_REGISTRY ? mem_printf("%s@%s", ref->name, r->digest) : NULL;
     img->manifest_digest = mem_strdup(i->manifest_digest);
     img->id = mem_strdup(i->id);
+    img->platform = mem_strdup(i->platform ? i->platform : "");
     add_lowerdirs(s, &i->keys, &img->lowerdirs);
     str_list_copy(&img->config.env, &i->config.env);
     str_list_copy(&img->config.entrypoint, &i->config.entrypoint);
@@ -277,6 +278,14 @@ static bool has_text(const struct stored_image *i, const char *text)
     return false;
 }
 
+static void drop_last(struct stored_image *i)
+{
+    const struct stored_ref *last = &i->refs[--i->n_refs];
+
+    free(last->text);
+    free(last->digest);
+}
+
 static bool drop_text(struct stored_image *i, const char *text)
 {
     for (size_t r = 0; r < i->n_refs; r++) {
@@ -323,19 +332,86 @@ static int take_refs(struct oci_store *s, struct stored_list *images, const stru
     return 0;
 }
 
-int store_commit(struct oci_store *s, struct stored_image *i, const struct oci_ref *ref,
-                 struct image **ret, struct err *e)
+#define STAGED "index"
+
+int store_stage(struct oci_store *s, struct store_work *w, struct stored_image *i, char **ret,
+                struct err *e)
 {
     AUTO(stored_list) struct stored_list images = {0};
-    AUTO_CLOSE int lock = store_lock(s, true, e);
+    AUTO_CLOSE int lock = store_lock(s, false, e);
+    size_t own = i->n_refs;
+    bool pinned = i->pinned;
 
     if (lock < 0 || store_load(s, &images, e) < 0)
         return -1;
     i->size = size_of_layers(s, &i->keys);
     i->pulled = clock_epoch();
     keep_own_refs(&images, i);
+    AUTO_FREE char *text = text_of(i);
+
+    /* What was there before may be gone when it comes to the commit. */
+    while (i->n_refs > own)
+        drop_last(i);
+    i->pinned = pinned;
+    if (statefile_replace(w->fd, STAGED, text, strlen(text), 0600, false, e) < 0)
+        return -1;
+    *ret = take_ptr(&text);
+    return 0;
+}
+
+/* Is the index entry there already, as it would be written? */
+static bool is_there(const struct stored_list *images, const struct stored_image *i)
+{
+    for (size_t k = 0; k < images->n; k++) {
+        struct stored_image same = *i;
+
+        if (!str_eq(images->items[k].id, i->id))
+            continue;
+        same.pulled = images->items[k].pulled;
+        AUTO_FREE char *a = text_of(&same);
+        AUTO_FREE char *b = text_of(&images->items[k]);
+
+        return str_eq(a, b);
+    }
+    return false;
+}
+
+/* The staged file in its place; it has been synced with the layers. */
+static int put_staged(struct oci_store *s, struct store_work *w, const struct stored_image *i,
+                      struct err *e)
+{
+    AUTO_FREE char *file = mem_printf("%s.json", digest_hex(i->id));
+
+    return statefile_move(w->fd, STAGED, s->images, file, e);
+}
+
+static int save_commit(struct oci_store *s, struct store_work *w, const struct stored_image *i,
+                       const char *staged, struct err *e)
+{
+    AUTO_FREE char *text = text_of(i);
+
+    return str_eq(text, staged) ? put_staged(s, w, i, e) : store_save(s, i, e);
+}
+
+int store_commit(struct oci_store *s, struct store_work *w, struct stored_image *i,
+                 const char *staged, const struct oci_ref *ref, struct image **ret, struct err *e)
+{
+    AUTO(stored_list) struct stored_list images = {0};
+    AUTO_CLOSE int lock = store_lock(s, true, e);
+
+    if (lock < 0 || store_load(s, &images, e) < 0)
+        return -1;
+    if (!staged) {
+        i->size = size_of_layers(s, &i->keys);
+        i->pulled = clock_epoch();
+    }
+    keep_own_refs(&images, i);
+    bool there = is_there(&images, i);
+
+    if (there)
+        touch(s, i->id);
     /* Ours first: a crash between the two leaves a name twice, never a name lost. */
-    if (store_save(s, i, e) < 0 || take_refs(s, &images, i, e) < 0)
+    if ((!there && save_commit(s, w, i, staged, e) < 0) || take_refs(s, &images, i, e) < 0)
         return err_wrap(e, "write the index of %s", s->path);
     return store_image(s, i, ref, ret, e);
 }
@@ -365,6 +441,7 @@ static void describe(struct oci_store *s, const struct stored_list *l, size_t n,
     struct err ignored = ERR_INIT;
 
     ret->id = mem_strdup(i->id);
+    ret->platform = mem_strdup(i->platform ? i->platform : "");
     ret->size = i->size;
     ret->exclusive_size = exclusive_bytes(s, l, n);
     ret->last_used = i->last_used;
@@ -403,6 +480,7 @@ void oci_image_info_free(struct oci_image_info *list, size_t n)
     for (size_t i = 0; i < n; i++) {
         free(list[i].id);
         free(list[i].repo_digest);
+        free(list[i].platform);
         str_list_free(&list[i].names);
     }
     free(list);

@@ -3,7 +3,7 @@
  * store_inner.h - what oci/pull needs of the store, and the store's own files share. Inside of oci/.
  *
  * Order of a pull: store_begin (pins the layers it wants) - for each layer store_has, or store_lock_layer,
- * store_has again, unpack into the work directory, store_publish, close the lock - store_sync -
+ * store_has again, unpack into the work directory, store_publish, close the lock - store_stage - store_sync -
  * store_commit - store_end. Threads: any; a work is used by the threads of one pull.
  */
 #include <stdbool.h>
@@ -30,6 +30,9 @@ int store_open(const char *dir, struct oci_store **ret, struct err *e) MUST_CHEC
 
 /* flock of <dir>/lock; an fd to close. Held for moments only, never across I/O of a size from outside. */
 int store_lock(struct oci_store *s, bool exclusive, struct err *e) MUST_CHECK;
+
+/* All names in one of its directories but "." and "..". False, with errno: it cannot be read. */
+bool store_names(int dir, struct str_list *ret);
 
 /* "KEY" of a diff id, "c-KEY" of a chain id; new strings. */
 char *store_key(const char *diff_id);
@@ -92,6 +95,7 @@ struct stored_image {
     struct str_list keys; /* lowest layer first */
     uint64_t size, compressed_size;
     struct image_config config;
+    char *platform;           /* NULL: not known */
     double pulled, last_used; /* last_used: the file's mtime */
     bool pinned;
 };
@@ -126,10 +130,20 @@ bool store_is_other_boot(struct oci_store *s, const char *key);
 /* Is the image leased by anybody, or mounted? */
 bool store_in_use(struct oci_store *s, const char *id);
 
-/* Write the image under these references (taken from any other image that had them) and hand it out. Its
- * size is filled in. ref: the one it was asked by. */
-int store_commit(struct oci_store *s, struct stored_image *i, const struct oci_ref *ref,
-                 struct image **ret, struct err *e) MUST_CHECK;
+/*
+ * Write what the commit will most probably write to the work directory, so that one store_sync is for it, too. *ret: its
+ * text, for store_commit.
+ */
+int store_stage(struct oci_store *s, struct store_work *w, struct stored_image *i, char **ret,
+                struct err *e) MUST_CHECK;
+/*
+ * Write the image under these references (taken from any other image that had them) and hand it out. Its
+ * size is filled in. staged: the text that was staged and synced, or NULL. ref: the one it was asked by.
+ * An entry that is there already is only touched.
+ */
+int store_commit(struct oci_store *s, struct store_work *w, struct stored_image *i,
+                 const char *staged, const struct oci_ref *ref, struct image **ret, struct err *e)
+    MUST_CHECK;
 /* The image handed out: takes the lease. */
 int store_image(struct oci_store *s, const struct stored_image *i, const struct oci_ref *ref,
                 struct image **ret, struct err *e) MUST_CHECK;

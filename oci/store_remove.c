@@ -2,7 +2,6 @@
  * Removing: an image loses its index file first, then its layers are moved, each by one rename under the store's
  * lock, into a work directory; the long part, removing them there, needs no lock and stands in nobody's way.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +12,6 @@
 #include "base/digest.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "base/path.h"
 #include "base/statefile.h"
 #include "base/str.h"
 #include "oci/ref.h"
@@ -70,53 +68,42 @@ bool store_is_synced(struct oci_store *s, const struct str_list *keys)
 
 static void pinned_keys(struct oci_store *s, struct str_list *ret)
 {
-    int copy = openat(s->tmp, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+    AUTO(str_list) struct str_list works = {0};
 
-    if (!d) {
-        close_fd(&copy);
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(d));) {
+    store_names(s->tmp, &works);
+    for (size_t i = 0; i < works.n; i++) {
         AUTO(str) struct str text = STR_INIT(BOUND_MIB);
         struct err ignored = ERR_INIT;
         AUTO_CLOSE int fd =
-            openat(s->tmp, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            openat(s->tmp, works.items[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
         /* Only of those that live: what a killed pull wanted, nobody wants now. */
-        if (path_is_component(entry->d_name) && fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 &&
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 &&
             statefile_read(fd, "pins", &text, &ignored) == 0)
             str_list_split(ret, str_text(&text), '\n');
     }
-    closedir(d);
 }
 
 uint64_t store_bury_layers(struct oci_store *s, const struct stored_list *images,
                            struct store_work *grave, store_layer_filter *fn, const void *arg)
 {
-    AUTO(str_list) struct str_list used = {0};
-    int copy = openat(s->layers, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+    AUTO(str_list) struct str_list used = {0}, all = {0};
     uint64_t bytes = 0;
 
-    if (!d) {
-        close_fd(&copy);
-        return 0;
-    }
+    store_names(s->layers, &all);
     keys_in_use(images, &used);
     pinned_keys(s, &used);
     sort(&used);
-    for (struct dirent *entry; (entry = readdir(d));) {
-        const char *key = entry->d_name;
+    for (size_t i = 0; i < all.n; i++) {
+        const char *key = all.items[i];
 
-        if (!path_is_component(key) || sorted_has(&used, key) || (fn && !fn(s, key, arg)))
+        if (sorted_has(&used, key) || (fn && !fn(s, key, arg)))
             continue;
         uint64_t size = store_layer_size(s, key);
 
         if (renameat(s->layers, key, grave->fd, key) == 0)
             bytes += size;
     }
-    closedir(d);
     return bytes;
 }
 
@@ -320,17 +307,11 @@ int oci_store_prune(struct oci_store *s, uint64_t max_bytes, uint64_t *ret_freed
 
 uint64_t oci_store_bytes(struct oci_store *s)
 {
-    int copy = openat(s->layers, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+    AUTO(str_list) struct str_list all = {0};
     uint64_t sum = 0;
 
-    if (!d) {
-        close_fd(&copy);
-        return 0;
-    }
-    for (struct dirent *entry; (entry = readdir(d));)
-        if (path_is_component(entry->d_name))
-            sum += store_layer_size(s, entry->d_name);
-    closedir(d);
+    store_names(s->layers, &all);
+    for (size_t i = 0; i < all.n; i++)
+        sum += store_layer_size(s, all.items[i]);
     return sum;
 }

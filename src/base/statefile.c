@@ -74,6 +74,15 @@ failed:
     return err_wrap(e, "file %s", name);
 }
 
+int statefile_move(int from, const char *name, int dirfd, const char *to, struct err *e)
+{
+    crash_point("statefile: to be moved");
+    if (renameat(from, name, dirfd, to) < 0)
+        return err_sys(e, "move into place as %s", to);
+    crash_point("statefile: moved");
+    return sync_directory(dirfd, e) < 0 ? err_wrap(e, "file %s", to) : 0;
+}
+
 int statefile_read(int dirfd, const char *name, struct str *s, struct err *e)
 {
     return fd_read_file_at(dirfd, name, s, e);

@@ -18,6 +18,9 @@ struct str;
 /* mode: usually 0600. */
 int statefile_replace(int dirfd, const char *name, const void *data, size_t n, mode_t mode,
                       bool durable, struct err *e) MUST_CHECK;
+/* A file that is on disk already (fsync, syncfs) into its place in another directory of the same file system, which is
+ * synced. */
+int statefile_move(int from, const char *name, int dirfd, const char *to, struct err *e) MUST_CHECK;
 int statefile_read(int dirfd, const char *name, struct str *s, struct err *e) MUST_CHECK;
 /* Unlink and sync the directory; a missing file is fine. */
 int statefile_remove(int dirfd, const char *name, bool durable, struct err *e) MUST_CHECK;
