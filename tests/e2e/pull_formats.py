@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -192,6 +193,12 @@ def gzip_named(data):
     return plain[:3] + bytes([4 | 8 | 16]) + plain[4:10] + struct.pack('<H', 6) + b'xx\2\0ab' + b'layer.tar\0note\0' + plain[10:]
 
 
+def tail_of(path):
+    with open(path, 'rb') as f:
+        f.seek(max(0, os.path.getsize(path) - (16 << 20)))
+        return f.read()
+
+
 class FromFiles(Base):
     def layout(self, **images):
         layout = image.Layout(self.path('layout'))
@@ -218,6 +225,40 @@ class FromFiles(Base):
         path = self.layout(v1=[image.Image([small(p)], platform=p) for p in ('linux/s390x', 'linux/' + arch)])
         self.ok('oci:' + path)
         self.assertEqual(self.text_of('oci:' + path), 'linux/' + arch)
+
+    def test_sparse_files_as_gnu_tar_makes_them_of_its_own(self):
+        """Old GNU entries (with more pieces than one header holds), and the three ways of PAX: the same bytes, the same holes."""
+        top = self.path('files')
+        os.makedirs(top + '/d')
+        rng = random.Random(9)
+        for name, pieces, size in (('many', 60, 8 << 20), ('few', 3, 1 << 20), ('hole-only', 0, 1 << 20), ('hole-last', 1, 3 << 20),
+                                   ('large', 2, 9 << 30), ('none', 1, 5000)):
+            with open('%s/d/%s' % (top, name), 'wb') as f:
+                f.truncate(size)
+                for n in range(pieces):
+                    f.seek(size // 100 * (n + (name != 'none')) * (1 if name == 'many' else 20))
+                    f.write(rng.randbytes(4096 if n % 2 else 5000))
+            os.utime('%s/d/%s' % (top, name), (1600000000, 1600000000))
+        for n, how in enumerate((['--format=gnu'], ['--format=posix', '--sparse-version=0.0'],
+                                 ['--format=posix', '--sparse-version=0.1'], ['--format=posix', '--sparse-version=1.0'])):
+            with self.subTest(how=how):
+                data = subprocess.run(['tar', '-C', top, '-S', '-c', *how, 'd'], check=True, stdout=subprocess.PIPE).stdout
+                self.assertEqual(any(data[at + 156:at + 157] == b'S' and data[at + 257:at + 262] == b'ustar'
+                                     for at in range(0, len(data), 512)), n == 0)
+                theirs = self.path('theirs%d' % n)
+                os.mkdir(theirs)
+                subprocess.run(['tar', '-C', theirs, '-x'], input=data, check=True)
+                layout = image.Layout(self.path('layout%d' % n))
+                layout.add('v1', image.Image([image.Layer(raw=data)]))
+                self.ok('oci:%s:v1' % layout.path)
+                where, = tools.lowerdirs(self.store, 'layout%d:v1' % n)
+                for name in os.listdir(top + '/d'):
+                    a, b = ('%s/d/%s' % (at, name) for at in (where, theirs))
+                    st, other = os.stat(a), os.stat(b)
+                    self.assertEqual((name, st.st_size, st.st_mtime), (name, other.st_size, other.st_mtime))
+                    self.assertLessEqual(st.st_blocks, other.st_blocks + 16, name)
+                    self.assertEqual(subprocess.run(['cmp', '-n', str(64 << 20), a, b], check=False).returncode, 0, name)
+                    self.assertEqual(image.digest(tail_of(a)), image.digest(tail_of(b)), name)
 
     def test_500_layers_and_501(self):
         layers = [image.Layer([image.directory('d'), image.file('d/%03d' % n, str(n))], how='none') for n in range(501)]

@@ -98,6 +98,41 @@ class PullFromRegistry(unittest.TestCase):
         self.add('index:none', [image.Image([small(p)], platform=p) for p in ('linux/s390x', 'plan9/' + machine)])
         self.fails(self.registry.address + '/index:none', 'has no image for linux/', 'linux/s390x')
 
+    def test_another_platform(self):
+        """By flag or by Docker's variable; what is here for one platform is not run for another."""
+        machine = {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(os.uname().machine, os.uname().machine)
+        self.add('many:v1', [image.Image([small(p)], platform=p) for p in ('linux/' + machine, 'linux/s390x', 'linux/arm/v6')])
+        self.add('single:v1', image.Image([small('single')], platform='linux/s390x'))
+        name, single = (self.registry.address + x for x in ('/many:v1', '/single:v1'))
+        for asked, got in (('linux/s390x', 'linux/s390x'), ('linux/arm', 'linux/arm/v6'), ('linux/arm/v6', 'linux/arm/v6'),
+                           ('linux/' + os.uname().machine, 'linux/' + machine)):
+            with self.subTest(asked=asked):
+                self.ok(name, '--platform', asked)
+                self.assertEqual(self.text_of('/many:v1'), got)
+        os.environ['DOCKER_DEFAULT_PLATFORM'] = 'linux/s390x'
+        try:
+            self.ok(name)
+            self.assertEqual(self.text_of('/many:v1'), 'linux/s390x')
+        finally:
+            del os.environ['DOCKER_DEFAULT_PLATFORM']
+        self.fails(name, 'has no image for linux/riscv64; there is: linux/', flags=['--platform', 'linux/riscv64'])
+        self.fails(single, 'is for linux/s390x, not for linux/' + machine, flags=['--platform', 'linux/' + machine])
+        self.ok(single, '--platform', 'linux/s390x')
+        self.ok(single)  # nobody asked for anything: a warning
+        for bad_one in ('linux', 'linux/', '/x', 'a/b/c/d', 'linux/x y', 'Linux/amd64', ''.join(['linux/', 'a' * 40])):
+            self.fails(name, 'not a platform', flags=['--platform', bad_one])
+        self.assertIn('s390x', self.list('linux/s390x'))
+        self.assertNotIn('/many', self.list('linux/' + machine))
+        inspect = tools.program('inspect', '--store', self.store)
+        seen = subprocess.run(inspect + [name], capture_output=True, text=True, check=True)
+        self.assertEqual(json.loads(seen.stdout)['platform'], 'linux/s390x')
+        seen = subprocess.run(inspect + ['--platform', 'linux/' + machine, name], capture_output=True, text=True, check=False)
+        self.assertIn('the image here is for linux/s390x', seen.stderr)
+
+    def list(self, platform):
+        return subprocess.run(tools.program('images', '--store', self.store, '--platform', platform), check=True,
+                              capture_output=True, text=True).stdout
+
     def test_one_layer_twice_and_none(self):
         layer = small()
         self.add('twice:v1', image.Image([layer, small('between'), layer]))

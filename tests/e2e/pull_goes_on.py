@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # needs: root
-# timeout: 120
+# timeout: 180
 # rows: S19
 """A big layer, its puller killed or its line cut in the middle: the next pull goes on there, and fetches little twice."""
 import http.server
@@ -21,7 +21,8 @@ SIZE = 56 << 20
 
 
 class Slow:
-    """A registry of one image that stops talking after `stop_after` bytes of the blob, until told to go on."""
+    """A registry of one image that stops talking after `stop_after` bytes of the blob, until told to go on; with cuts, a list
+    of byte counts, the connection ends after so many bytes of each answer, the last one again and again."""
 
     def __init__(self, made):
         blobs = {image.digest(layer.blob): layer.blob for layer in made.layers}
@@ -29,6 +30,7 @@ class Slow:
         blobs[image.digest(config)] = config
         slow = self
         self.stop_after, self.stopped, self.go_on, self.ranges, self.sent = None, threading.Event(), threading.Event(), [], 0
+        self.cuts = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = 'HTTP/1.1'
@@ -50,6 +52,12 @@ class Slow:
                     self.wfile.write(data[start:])
                     return
                 slow.ranges.append(start)
+                if slow.cuts:
+                    n = slow.cuts.pop(0) if len(slow.cuts) > 1 else slow.cuts[0]
+                    self.wfile.write(data[start:start + n])
+                    self.close_connection = True
+                    slow.sent += n
+                    return
                 for at in range(start, len(data), 65536):
                     if slow.stop_after is not None and at >= slow.stop_after:
                         slow.stopped.set()
@@ -82,6 +90,7 @@ class GoesOn(unittest.TestCase):
         entries = [image.directory('d%d' % n, 0o700 + n) for n in range(8)]
         entries += [image.file('d%d/f%d' % (n % 8, n), rng.randbytes(SIZE // 280)) for n in range(280)]
         cls.image = image.Image([image.Layer(raw=image.tar_bytes(entries), how='none')])
+        cls.zstd = image.Image([image.Layer(raw=cls.image.layers[0].tar, how='zstd')])
         with open('/proc/sys/kernel/random/boot_id') as source:
             cls.boot = source.read().strip().encode()
 
@@ -89,16 +98,23 @@ class GoesOn(unittest.TestCase):
     def tearDownClass(cls):
         tools.remove(cls.scratch)
 
+
     def setUp(self):
         self.store = os.path.join(self.scratch, 'store-' + self.id().rsplit('.', 1)[1])
-        self.registry = Slow(self.image)
+        self.registry = None
+        self.serve(self.image)
+
+    def serve(self, made):
+        if self.registry:
+            self.registry.stop()
+        self.registry = Slow(made)
         self.name = self.registry.address + '/big:v1'
 
     def tearDown(self):
         self.registry.stop()
 
-    def break_off(self, how):
-        self.registry.stop_after = SIZE * 3 // 4
+    def break_off(self, how, after=SIZE * 3 // 4):
+        self.registry.stop_after = after
         pull = subprocess.Popen(tools.command(self.store, self.name), stderr=subprocess.PIPE)
         self.assertTrue(self.registry.stopped.wait(60))
         pull.send_signal(how)
@@ -150,6 +166,55 @@ class GoesOn(unittest.TestCase):
         self.finish()
         self.assertEqual(len(self.registry.ranges), 1)
 
+    def test_a_single_zstd_frame(self):
+        """It has no state to be put aside, so its bytes were: they are decoded again, not fetched again."""
+        self.serve(self.zstd)
+        self.break_off(signal.SIGTERM)
+        self.assertEqual(self.partial(), [self.zstd.layers[0].diff_id[7:]])
+        self.finish()
+        self.assertGreater(self.registry.ranges[-1], SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
+        self.assertEqual(len(self.registry.ranges), 2)
+
+    def test_a_single_zstd_frame_broken_off_twice(self):
+        self.serve(self.zstd)
+        self.break_off(signal.SIGKILL)
+        self.registry.stopped.clear()
+        self.registry.go_on.clear()
+        self.break_off(signal.SIGKILL, SIZE * 7 // 8)
+        self.finish()
+        self.assertGreater(self.registry.ranges[1], SIZE * 3 // 4 - (22 << 20))
+        self.assertGreater(self.registry.ranges[2], SIZE * 7 // 8 - (22 << 20))
+
+    def test_kept_bytes_that_are_wrong(self):
+        """They cost a second fetch, not the pull."""
+        self.serve(self.zstd)
+        self.break_off(signal.SIGKILL)
+        path, = self.kept('spool')
+        with open(path, 'r+b') as f:
+            f.seek(SIZE // 2)
+            f.write(b'not what came')
+        self.finish()
+        self.assertEqual((self.registry.ranges[0], self.registry.ranges[-1]), (0, 0))
+
+    def test_cut_more_often_than_is_borne(self):
+        """The pull fails, and says so; the next one goes on where it was."""
+        self.serve(self.zstd)
+        self.registry.cuts = [SIZE // 2, 1000]
+        status, _, text = tools.pull(self.store, self.name)
+        self.assertEqual(status, 125)
+        self.assertRegex(text, r'image %s: layer sha256:\w+: registry %s: .*(outstanding|remaining)' % (
+            re.escape(self.name), re.escape(self.registry.address)))
+        self.assertEqual(len(self.registry.ranges), 6)
+        self.assertEqual(self.partial(), [self.zstd.layers[0].diff_id[7:]])
+        self.registry.cuts = []
+        self.finish()
+        self.assertEqual(self.registry.ranges[-1], SIZE // 2 + 5 * 1000)
+        self.assertEqual(len(self.registry.ranges), 7)
+
+    def kept(self, what):
+        """Files of that name in what the broken pull left."""
+        return [os.path.join(where, what) for where, _, files in os.walk(os.path.join(self.store, 'tmp')) if what in files]
+
     def test_after_a_restart_of_the_machine_it_begins_anew(self):
         self.break_off(signal.SIGKILL)
         found = False
@@ -162,6 +227,17 @@ class GoesOn(unittest.TestCase):
                         f.seek(data.index(self.boot))
                         f.write(b'another boot')
         self.assertTrue(found)
+        self.finish()
+        self.assertEqual(self.registry.ranges, [0, 0])
+
+    def test_so_do_kept_bytes(self):
+        self.serve(self.zstd)
+        self.break_off(signal.SIGKILL)
+        path, = self.kept('spool')
+        with open(path, 'r+b') as f:
+            data = f.read(1024)
+            f.seek(data.index(self.boot))
+            f.write(b'another boot')
         self.finish()
         self.assertEqual(self.registry.ranges, [0, 0])
 

@@ -79,7 +79,7 @@ class PullStore(unittest.TestCase):
         text = self.cwrun('images')
         self.assertRegex(text, r'3 images, 900kB on disk')
         for n in (1, 2, 3):
-            self.assertRegex(text, r'/i%d:v1 +[0-9a-f]{16} +%dkB +%dkB' % (n, 300 + 100 * n, 100 * n))
+            self.assertRegex(text, r'/i%d:v1 +[0-9a-f]{16} +linux/\w+ +%dkB +%dkB' % (n, 300 + 100 * n, 100 * n))
         self.cwrun('rmi', self.name(2))
         self.assertRegex(self.cwrun('images'), r'2 images, 700kB on disk')
         self.assertEqual(self.bytes_on_disk(), 700000)

@@ -56,7 +56,7 @@ def index(store):
 def lowerdirs(store, name):
     """As overlay takes them: topmost first, none twice."""
     for entry in index(store):
-        if any(ref['ref'].endswith(name) for ref in entry['refs']):
+        if any(ref['ref'].endswith(name) for ref in entry.get('refs', [])):
             dirs = [os.path.join(store, 'layers', key, 'fs') for key in reversed(entry['layers'])]
             return list(dict.fromkeys(dirs)) or [os.path.join(store, 'empty')]
     raise KeyError(name)

@@ -245,6 +245,42 @@ class Access(unittest.TestCase):
             os.unlink(self.path(folder, 'client.key'))
             self.fails('TLS|key|certificate', one.address, *flags)
 
+    def test_several_authorities_and_certificates(self):
+        """As Docker reads certs.d: every *.crt counts, and of several pairs the one of an authority that the server names."""
+        ca = certs.make(self.path('clients'), 'CA of clients')[0]
+        other = certs.make(self.path('others'), 'another CA')[0]
+        pairs = {}
+        for who, folder in (('us', 'clients'), ('them', 'others')):
+            certs.openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=' + who, '-keyout', self.path(who + '.key'),
+                          '-out', self.path(who + '.csr'))
+            certs.openssl('x509', '-req', '-in', self.path(who + '.csr'), '-CA', self.path(folder, 'ca.crt'), '-CAkey',
+                          self.path(folder, 'ca.key'), '-CAcreateserial', '-days', '30', '-out', self.path(who + '.crt'))
+            pairs[who] = [(s, image.read(self.path(who + '.' + f)).decode()) for s, f in (('cert', 'crt'), ('key', 'key'))]
+        one = self.registry(tls=True, client_ca=ca, client=(self.path('us.crt'), self.path('us.key')))
+        folder, flags = os.path.join('certs.d', one.address), ['--certs-dir', self.path('certs.d')]
+
+        def put(*names):
+            """Pairs called so; the name's end says whose."""
+            for name in os.listdir(self.path(folder)):
+                if name.endswith(('.cert', '.key')):
+                    os.unlink(self.path(folder, name))
+            for name in names:
+                for suffix, text in pairs[name[2:]]:
+                    self.write('%s/%s.%s' % (folder, name, suffix), text)
+
+        self.write(folder + '/a.crt', image.read(other).decode())
+        put('1-us')
+        self.fails('certificate', one.address, *flags)  # a.crt alone is of the wrong authority
+        self.write(folder + '/b.crt', image.read(one.ca).decode())
+        self.ok(one.address, *flags)
+        for names in (('1-them', '2-us'), ('1-us', '2-them')):
+            put(*names)
+            self.ok(one.address, *flags)
+        put('1-them')  # none suits, so none is sent
+        self.fails('registry', one.address, *flags)
+        self.write(folder + '/1-them.key', dict(pairs['us'])['key'])
+        self.fails('cannot be used with its key', one.address, *flags)
+
     def test_files_of_docker(self):
         """/etc/docker/daemon.json: insecure registries and mirrors of Docker Hub; told by the doctor."""
         one = self.registry()

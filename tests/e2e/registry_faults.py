@@ -45,10 +45,9 @@ class Case:
         self.directory = os.path.join(scratch, str(n))
         os.mkdir(self.directory)
         store = os.path.join(self.directory, 'store')
-        with bad.BadRegistry(self.fault, HOME) as self.registry:
+        with self.start() as self.registry:
             name = '%s/team/image%s' % (self.registry.address, '@' + DIGEST if self.by_digest else ':v1')
-            flags = ['--insecure-registry', HOME, '--insecure-registry', NAMED, '--registry-timeout', self.patience,
-                     *[f() if callable(f) else f for f in self.flags]]
+            flags = [*self.trust(), '--registry-timeout', self.patience, *[f() if callable(f) else f for f in self.flags]]
             if self.login:
                 flags += ['--docker-config', self.write_login()]
             start = time.monotonic()
@@ -66,6 +65,12 @@ class Case:
         assert 'secret' not in text and 'granted' not in text, text
         if self.check:
             self.check(self, text)
+
+    def start(self):
+        return bad.BadRegistry(self.fault, HOME)
+
+    def trust(self):
+        return ['--insecure-registry', HOME, '--insecure-registry', NAMED]
 
     def write_login(self):
         path = os.path.join(self.directory, 'config.json')
@@ -154,7 +159,7 @@ add(always('blob', lambda r: r.answer(404, {})), GROUP, '404 of a layer', 'at on
 add(first('manifest', lambda r: r.reset()), GROUP, 'connection reset before an answer', 'asks once more',
     check=asked('manifest', 2))
 add(always('manifest', lambda r: time.sleep(30)), GROUP, 'accepts, never answers', 'given up after `--registry-timeout`',
-    says='silent for 3 s', patience=3)
+    says='silent for 3 s|too slow', patience=3)
 
 
 @case(GROUP, 'falls silent in mid-blob, once', 'given up after `--registry-timeout`, resumed', check=ranges(None, HALF), patience=3)
@@ -475,9 +480,31 @@ mirror_case(always('blob', lambda r: r.cut(BIG_BLOB, HALF)), 'breaks off in mid-
 mirror_case(always('manifest', lambda r: r.challenge('Basic realm="m"')), 'wants a login we have only for the registry',
             'gets no credentials; the registry is asked', lambda home, mirror: met(not_told(mirror) is None), login=True)
 
-TABLE = ('| | the registry | what becomes of it |\n|---|---|---|\n' +
-         ''.join('| %s | %s | %s%s |\n' % (c.group, c.what, '' if c.says is None else '**fails**: ' if c.becomes else '**fails**',
-                                           c.becomes) for c in cases))
+
+def table(of):
+    return ('| | the registry | what becomes of it |\n|---|---|---|\n' +
+            ''.join('| %s | %s | %s%s |\n' % (c.group, c.what, '' if c.says is None else '**fails**: ' if c.becomes else '**fails**',
+                                              c.becomes) for c in of))
+
+
+def run_all(of, scratch):
+    """Many at once; what did not go as told."""
+    failed = []
+
+    def run(pair):
+        n, one = pair
+        try:
+            one.run(scratch, n)
+        except Exception:
+            failed.append('%s: %s\n%s' % (one.group, one.what, traceback.format_exc()))
+
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(run, enumerate(of)))
+    print('%d faults, %d not as told' % (len(of), len(failed)))
+    return failed
+
+
+TABLE = table(cases)
 
 
 class RegistryFaults(unittest.TestCase):
@@ -486,19 +513,8 @@ class RegistryFaults(unittest.TestCase):
         for host in (STRANGER, METADATA, LOOPBACK):
             canaries[host] = bad.Canary(host, 80 if host == STRANGER else 0)
         scratch = tools.scratch('faults.')
-        failed = []
-
-        def run(pair):
-            n, one = pair
-            try:
-                one.run(scratch, n)
-            except Exception:
-                failed.append('%s: %s\n%s' % (one.group, one.what, traceback.format_exc()))
-
-        with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(run, enumerate(cases)))
+        failed = run_all(cases, scratch)
         tools.remove(scratch)
-        print('%d faults, %d not as told' % (len(cases), len(failed)))
         self.assertEqual(failed, [], '\n'.join(failed))
 
     def test_the_documentation_tells_the_same(self):

@@ -12,9 +12,11 @@ import unittest
 
 import pull_tools as tools
 
+import bad_registry as bad  # noqa: E402
 import image  # noqa: E402
 import registry  # noqa: E402
 
+SIGNATURE = 'application/vnd.dev.cosign.artifact.sig.v1+json'
 PAYLOAD = 'application/vnd.dev.cosign.simplesigning.v1+json'
 KINDS = {'ecdsa': ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'], 'p384': ['-algorithm', 'EC', '-pkeyopt',
                                                                                     'ec_paramgen_curve:P-384'],
@@ -25,6 +27,11 @@ WEAK = {'rsa1024': ['-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:1024'],
 
 def openssl(*args, **more):
     return subprocess.run(['openssl', *args], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **more).stdout
+
+
+def image_digest(test, repository):
+    return test.client.request('GET', '/v2/%s/manifests/v1' % repository, headers={'Accept': image.OCI['manifest']})[1][
+        'Docker-Content-Digest']
 
 
 class TrustPolicy(unittest.TestCase):
@@ -72,22 +79,30 @@ class TrustPolicy(unittest.TestCase):
             return openssl('pkeyutl', '-sign', '-rawin', '-inkey', self.file(key + '.key'), '-in', self.file('payload'))
         return openssl('dgst', '-sha256', '-sign', self.file(key + '.key'), input=data)
 
-    def put_signatures(self, repository, digest, *signatures):
+    @staticmethod
+    def signature_manifest(signatures, **more):
         """signatures: (payload, base64 of the signature)."""
-        config = b'{}'
-        registry.push_blob(self.client, repository, image.digest(config), config)
-        layers = []
-        for payload, signature in signatures:
-            registry.push_blob(self.client, repository, image.digest(payload), payload)
-            layers.append(image.descriptor(PAYLOAD, payload, annotations={'dev.cosignproject.cosign/signature': signature}))
-        manifest = {'schemaVersion': 2, 'mediaType': image.OCI['manifest'],
-                    'config': image.descriptor(image.OCI['config'], config), 'layers': layers}
-        self.client.expect(201, 'PUT', '/v2/%s/manifests/%s.sig' % (repository, digest.replace(':', '-')),
-                           json.dumps(manifest).encode(), {'Content-Type': image.OCI['manifest']})
+        layers = [image.descriptor(PAYLOAD, payload, annotations={'dev.cosignproject.cosign/signature': signature})
+                  for payload, signature in signatures]
+        return json.dumps({'schemaVersion': 2, 'mediaType': image.OCI['manifest'],
+                           'config': image.descriptor(image.OCI['config'], b'{}'), 'layers': layers, **more}).encode()
+
+    def put_manifest(self, repository, reference, data, kind='manifest'):
+        self.client.expect(201, 'PUT', '/v2/%s/manifests/%s' % (repository, reference), data, {'Content-Type': image.OCI[kind]})
+
+    def put_signatures(self, repository, digest, *signatures, **more):
+        for blob in [b'{}'] + [payload for payload, _ in signatures]:
+            registry.push_blob(self.client, repository, image.digest(blob), blob)
+        data = self.signature_manifest(signatures, **more)
+        self.put_manifest(repository, image.digest(data) if more else digest.replace(':', '-') + '.sig', data)
+        return data
 
     def sign(self, repository, digest, *keys):
         payload = self.payload(repository, digest)
         self.put_signatures(repository, digest, *[(payload, base64.b64encode(self.sign_bytes(k, payload)).decode()) for k in keys])
+
+    def signed(self, key, payload):
+        return payload, base64.b64encode(self.sign_bytes(key, payload)).decode()
 
     def policy(self, **rules):
         path = self.file('policy-%s.json' % self.id().rsplit('.', 1)[1])
@@ -120,6 +135,58 @@ class TrustPolicy(unittest.TestCase):
         self.assertEqual(tools.index(self.store), list(left))
 
     # ---- the rules
+
+    def test_signatures_that_refer_to_the_image(self):
+        """OCI 1.1, at a registry without the API: an index under the tag that stands in for it."""
+        for repository, key, text in (('ref/x', 'ecdsa', 'x'), ('ref/other', 'other', 'y')):
+            digest = self.push(repository, text)
+            data = self.put_signatures(repository, digest, self.signed(key, self.payload(repository, digest)), artifactType=SIGNATURE,
+                                       subject={'mediaType': image.OCI['manifest'], 'digest': digest, 'size': 1})
+            strange = {'mediaType': image.OCI['manifest'], 'digest': image.digest(data), 'size': len(data), 'artifactType': 'a/sbom'}
+            listed = [strange, dict(strange, artifactType=SIGNATURE)]
+            self.put_manifest(repository, digest.replace(':', '-'), json.dumps(
+                {'schemaVersion': 2, 'mediaType': image.OCI['index'], 'manifests': listed}).encode(), 'index')
+        policy = self.signed_by('ecdsa')
+        self.ok('ref/x:v1', policy)
+        self.refused('ref/other:v1', policy, 'not signed by a key', left=tools.index(self.store))
+        self.sign('ref/other', image_digest(self, 'ref/other'), 'ecdsa')  # both places are looked at
+        self.ok('ref/other:v1', policy)
+
+    def test_the_referrers_api(self):
+        """Page by page; what is listed may be something else; a registry that fails at it is none without."""
+        pages = {'first': [], 'second': []}
+        blobs = {}
+
+        def fault(request, kind, n):
+            path = request.path.split('?')[0]
+            if '/referrers/' in path:
+                self.assertIn(bad.DIGEST, path)
+                second = 'page=2' in request.path
+                self.assertTrue(second or 'artifactType=' in request.path, request.path)
+                body = json.dumps({'schemaVersion': 2, 'mediaType': image.OCI['index'], 'manifests': pages['second' if second else 'first']})
+                return request.answer(200, {'Content-Type': image.OCI['index'], **(
+                    {} if second else {'Link': '<%s?page=2>; rel="next"' % path})}, body)
+            if path.endswith('.sig') or (kind == 'manifest' and '/sha256-' in path):
+                return request.answer(404, {})
+            found = blobs.get(path.rsplit('/', 1)[1])
+            return found is not None and request.answer(200, {'Content-Type': image.OCI['manifest']} if kind == 'manifest' else {}, found)
+
+        with bad.BadRegistry(fault) as one:
+            payload = json.dumps({'critical': {'identity': {'docker-reference': one.address + '/ref/z'}, 'image': {
+                'docker-manifest-digest': bad.DIGEST}, 'type': 'cosign container image signature'}}).encode()
+            data = self.signature_manifest([self.signed('ecdsa', payload)], artifactType=SIGNATURE)
+            blobs.update({image.digest(data): data, image.digest(payload): payload})
+            name, policy = one.address + '/ref/z:v1', self.signed_by('ecdsa', scope=one.address)
+
+            def pull():
+                return tools.pull(self.store, name, '--trust-policy', policy)
+            self.assertRegex(pull()[2], 'not signed')
+            pages['second'] = [{'mediaType': image.OCI['manifest'], 'digest': image.digest(data), 'size': len(data), 'artifactType': SIGNATURE}]
+            status, _, text = pull()
+            self.assertEqual(status, 0, text)
+            self.assertEqual(len([p for _, p, _ in one.seen if '/referrers/' in p]), 4)
+            pages['first'] = 'nonsense'
+            self.assertRegex(pull()[2], 'not signed')
 
     def test_no_policy_no_question(self):
         self.push('free/x', 'free')

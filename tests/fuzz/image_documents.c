@@ -58,6 +58,11 @@ static void as_signatures(const char *text, size_t n)
         for (size_t i = 0; i < s.n; i++)
             BUG_ON(!digest_is_valid(s.items[i].payload.digest) ||
                    s.items[i].payload.size > BOUND_SIGNATURE || !s.items[i].n);
+    AUTO(str_list) struct str_list referrers = {0};
+
+    if (oci_signature_referrers(text, n, &referrers, &e) == 0)
+        for (size_t i = 0; i < referrers.n; i++)
+            BUG_ON(!digest_is_valid(referrers.items[i]));
     if (oci_signature_payload(text, n, "sha256:0", &ref, true, &e) == 0)
         BUG_ON(!memmem(text, n, "sha256:0", 8));
 }

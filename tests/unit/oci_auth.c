@@ -13,6 +13,7 @@
 #include "base/http.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "http_server.h"
 #include "oci/auth.h"
 #include "oci/registries.h"
 
@@ -299,6 +300,110 @@ static void test_retry_after(void **state)
     }
 }
 
+/* ---- tokens of a process ---- */
+
+/* A token service that takes each refresh token once: "r0" is configured. */
+static struct {
+    struct server server;
+    char wants[16]; /* the only one it takes */
+    int given;
+} tokens;
+
+static bool give_token(struct exchange *x, void *arg)
+{
+    AUTO_FREE char *wanted = mem_printf("refresh_token=%s", tokens.wants);
+
+    (void)arg;
+    if (!server_read_body(x) || !strstr(x->body, wanted)) {
+        server_printf(x, "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
+    AUTO_FREE char *answer =
+        mem_printf("{\"token\":\"t%d\",\"refresh_token\":\"r%d\"}", tokens.given, tokens.given + 1);
+
+    snprintf(tokens.wants, sizeof(tokens.wants), "r%d", ++tokens.given);
+    server_printf(x, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(answer), answer);
+    return true;
+}
+
+/* A pull of that repository is challenged; the token it goes on with. */
+static void challenged(struct oci_registries *r, struct http_client *http, const char *repository,
+                       const char *refused, const char *want)
+{
+    AUTO(oci_auth) struct oci_auth *a = oci_auth_new(r, http, NULL);
+    AUTO(str_list) struct str_list headers = {0};
+    AUTO_FREE char *authority = oci_url_authority(tokens.server.url);
+    AUTO(oci_login) struct oci_login before = {.bearer = mem_strdup(refused)}, after = {0};
+    struct err e = ERR_INIT;
+
+    str_list_take(&headers, mem_printf("www-authenticate: Bearer realm=\"%s/token\",service=\"s\"",
+                                       tokens.server.url));
+    if (oci_auth_answer(a, authority, repository, &headers, &before, &after, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_text(after.bearer, want);
+}
+
+static void test_tokens_of_a_process(void **state)
+{
+    struct oci_registries r = {0};
+    struct http_client *http = NULL;
+    struct err e = ERR_INIT;
+
+    (void)state;
+    server_start(&tokens.server, give_token, NULL);
+    AUTO_FREE char *authority = oci_url_authority(tokens.server.url);
+
+    assert_int_equal(http_client_new(NULL, &http, &e), 0);
+    oci_registries_credentials(&r, "/dev/null");
+    mem_replace(&r.docker_auths, NULL);
+    r.docker_auths = mem_printf("{\"auths\":{\"%s\":{\"identitytoken\":\"r0\"}}}", authority);
+    snprintf(tokens.wants, sizeof(tokens.wants), "r0");
+
+    challenged(&r, http, "team/a", NULL, "t0");
+    challenged(&r, http, "team/a", NULL, "t0"); /* known from the pull before */
+    assert_int_equal(tokens.given, 1);
+    challenged(&r, http, "team/b", NULL, "t1"); /* by r1 */
+    challenged(&r, http, "team/a", "t0", "t2"); /* by r2: what is refused is not used again */
+    snprintf(tokens.wants, sizeof(tokens.wants), "r0");
+    challenged(&r, http, "team/c", NULL, "t3"); /* r3 is refused: by what is configured */
+    challenged(&r, http, "team/d", NULL, "t4"); /* and what came of that */
+    http_client_free(http);
+    oci_registries_free(&r);
+    server_stop(&tokens.server);
+}
+
+static void test_many_grants(void **state)
+{
+    struct oci_logins *l = oci_logins_new();
+    struct oci_login given = {.bearer = (char *)"first"};
+
+    (void)state;
+    oci_logins_remember(l, "a", "short", &given, 1);
+    for (int i = 0; i < 200; i++) {
+        AUTO_FREE char *repository = mem_printf("r%d", i);
+        AUTO(oci_login) struct oci_login known = {0};
+
+        given.bearer = repository;
+        oci_logins_remember(l, "a", repository, &given, 300);
+        oci_logins_known(l, "a", repository, &known);
+        assert_text(known.bearer, repository);
+        AUTO_FREE char *token = mem_printf("t%d", i);
+
+        oci_logins_renew(l, "a", repository, token);
+        AUTO_FREE char *newest = oci_logins_renewed(l, "a", repository);
+        AUTO_FREE char *elsewhere = oci_logins_renewed(l, "b", repository);
+        assert_text(newest, token);
+        assert_null(elsewhere);
+    }
+    AUTO(oci_login) struct oci_login gone = {0};
+    AUTO_FREE char *oldest = oci_logins_renewed(l, "a", "r0");
+
+    oci_logins_known(l, "a", "short", &gone); /* the first to end made room */
+    assert_null(gone.bearer);
+    assert_null(oldest);
+    oci_logins_free(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_credentials), cmocka_unit_test(test_helper_names),
         cmocka_unit_test(test_mirrors),     cmocka_unit_test(test_places),
         cmocka_unit_test(test_policies),    cmocka_unit_test(test_retry_after),
+        cmocka_unit_test(test_many_grants), cmocka_unit_test(test_tokens_of_a_process),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -210,13 +210,48 @@ static void test_choice(void **state)
     }
 }
 
+static void test_platforms(void **state)
+{
+    static const struct {
+        const char *text, *is; /* NULL: none */
+    } t[] = {
+        {"linux/amd64", "linux/amd64"},
+        {"linux/arm/v7", "linux/arm/v7"},
+        {"linux/aarch64", "linux/arm64"},
+        {"linux/x86_64/v3", "linux/amd64/v3"},
+        {"linux", NULL},
+        {"", NULL},
+        {"/amd64", NULL},
+        {"linux/", NULL},
+        {"linux/amd64/", NULL},
+        {"linux/amd64/v1/x", NULL},
+        {"Linux/amd64", NULL},
+        {"linux/amd64\n", NULL},
+        {"linux/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+        struct oci_platform p;
+        struct err e = ERR_INIT;
+        char text[OCI_PLATFORM_TEXT];
+        int rc = oci_platform_parse(t[i].text, &p, &e);
+
+        print_message("%s\n", t[i].text);
+        assert_int_equal(rc, t[i].is ? 0 : -1);
+        if (t[i].is)
+            assert_string_equal(oci_platform_text(&p, text), t[i].is);
+        else
+            assert_int_equal(e.kind, ERR_USER);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_documents),
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_configs),
-        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_documents), cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_configs),   cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_platforms),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
