@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Registry to ready, synced root: cwrun pull against skopeo + umoci, podman, containerd and dockerd; cold each time, on a fresh
-journaled loop file system.
+"""Registry to ready, synced root: cworker against skopeo + umoci, podman, containerd and dockerd; cold each time, on a fresh
+journaled loop file system. cworker twice: as `cwrun pull`, a program started for it, and as a process that is there already.
 
 For each: wall seconds (to the end of a sync of that file system), CPU seconds of all its processes, the largest sum of
 resident memory, and what reached the device.
+
+Beside them the floors: the CPU that one thread takes for inflating with the same library, both SHA-256 sums and the same files
+(pull_floor.c), and what the file system writes for those files whoever makes them.
 """
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,10 +23,13 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(TOP, 'tests/fixtures')]
+import image  # noqa: E402
 import pull_images  # noqa: E402
 import registry  # noqa: E402
 
 CWRUN = os.path.join(TOP, 'build/bin/cwrun')
+RESIDENT = os.path.join(TOP, 'build/bench/pull_resident')
+LAYOUT = os.path.join(pull_images.CACHE, 'layout')
 TICK = os.sysconf('SC_CLK_TCK')
 PAGE = os.sysconf('SC_PAGE_SIZE')
 
@@ -60,6 +67,12 @@ def stat_of(pid):
     return int(fields[1]), own / TICK, (own + sum(map(int, fields[13:15]))) / TICK, int(fields[21]) * PAGE
 
 
+def cpu_of(pid):
+    """CPU seconds of a process that lives and of the children it has waited for; its own to the microsecond."""
+    before, after = stat_of(pid)[1:3]
+    return time.clock_gettime(~pid << 3 | 2) + after - before  # clock_getcpuclockid(3)
+
+
 class Watch(threading.Thread):
     """The largest sum of resident memory of some processes and all below them."""
 
@@ -90,7 +103,7 @@ class Sample:
         """command to its end, and the sync."""
         disk.sync()
         written, start = disk.written(), time.monotonic()
-        before = stat_of(daemon)[2] if daemon else 0
+        before = cpu_of(daemon) if daemon else 0
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         watch = Watch([child.pid] + ([daemon] if daemon else []))
         watch.start()
@@ -103,7 +116,7 @@ class Sample:
         watch.over.set()
         if child.returncode != 0:
             raise SystemExit('bench: %s failed: %s' % (command, errors.decode(errors='replace')))
-        cpu = usage.ru_utime + usage.ru_stime + (stat_of(daemon)[2] - before if daemon else 0)
+        cpu = usage.ru_utime + usage.ru_stime + (cpu_of(daemon) - before if daemon else 0)
         self.rows.append((wall, cpu, watch.peak, disk.written() - written, ready))
 
     def median(self, column):
@@ -155,6 +168,19 @@ def dockerd(disk):
         daemon.wait()
 
 
+@contextlib.contextmanager
+def resident(disk, address):
+    """One of ours; its pid and the command that has it pull, up to its answer."""
+    where = disk.where + '/ask'
+    os.mkdir(where)
+    for name in ('in', 'out'):
+        os.mkfifo(where + '/' + name)
+    daemon = subprocess.Popen(['sh', '-c', 'exec "$0" "$1" "$2" <"$3/in" >"$3/out"', RESIDENT, disk.where + '/images', address, where])
+    with open(where + '/in', 'w'), open(where + '/out'):  # so that it does not see an end between two
+        yield daemon.pid, ['sh', '-c', 'echo "$1" >"$0/in" && read -r a <"$0/out" && case $a in (ok*) ;; (*) echo "$a" >&2; exit 1; esac', where]
+    daemon.wait()
+
+
 def skopeo_umoci(disk, reference, sample):
     fs = disk.where
     sample.take(disk, ['sh', '-c', 'skopeo copy --quiet --insecure-policy --src-tls-verify=false docker://%s oci:%s/o:x && '
@@ -183,9 +209,33 @@ def cwrun(disk, reference, sample):
                        reference.split('/')[0], reference])
 
 
+def stays(disk, reference, sample):
+    with resident(disk, reference.split('/')[0]) as (pid, command):
+        sample.take(disk, command + [reference], pid)
+
+
+def blobs(reference):
+    layout = image.Layout(LAYOUT)
+    name = reference.rsplit('/', 1)[1]
+    manifest = json.loads(image.read(layout.blob_path(layout.find(name)['digest'])))
+    return [layout.blob_path(layer['digest']) for layer in manifest['layers']]
+
+
+def floor(disk, reference, sample):
+    sample.take(disk, [FLOOR, disk.where, *blobs(reference)])
+
+
+def tar(disk, reference, sample):
+    sample.take(disk, ['sh', '-c', 'n=0; for blob; do mkdir "$0/$n" && tar -C "$0/$n" -xzf "$blob" || exit; n=$((n + 1)); done',
+                       disk.where, *blobs(reference)])
+
+
+FLOOR = os.path.join(TOP, 'build/bench/pull_floor')
+OURS = 'cwrun pull', 'cworker, resident'
+FLOORS = {'floor: one thread': (floor, None), 'floor: tar xzf': (tar, 'tar')}
 CONTESTANTS = {'skopeo + umoci': (skopeo_umoci, 'umoci'), 'podman': (podman, 'podman'), 'containerd': (ctr, 'containerd'),
                'dockerd': (docker, 'dockerd'),
-               'cwrun pull': (cwrun, None)}
+               OURS[0]: (cwrun, None), OURS[1]: (stays, None), **FLOORS}
 
 
 def contest(scratch, address, name, runs, only):
@@ -203,38 +253,65 @@ def contest(scratch, address, name, runs, only):
     return samples
 
 
-def table(title, samples, tar):
-    peers = [s for who, s in samples.items() if who != 'cwrun pull']
+def table(title, samples, tar_bytes):
+    peers = [s for who, s in samples.items() if who not in OURS and who not in FLOORS]
     best = [min(p.median(c) for p in peers) if peers else 0 for c in range(3)]
     print('\n### %s\n\n| | wall s (median) | min | max | CPU s | peak RSS MB | to device MB | x tar | x fastest peer | CPU x |'
           % title)
     print('|---|---|---|---|---|---|---|---|---|---|')
     for who, s in samples.items():
         walls = [row[0] for row in s.rows]
-        print('| %s | %.2f | %.2f | %.2f | %.2f | %.0f | %.0f | %s | %.2f | %.2f |' % (
+        print('| %s | %.3f | %.3f | %.3f | %.3f | %.0f | %.1f | %s | %.2f | %.2f |' % (
             who, s.median(0), min(walls), max(walls), s.median(1), s.median(2) / 1e6, s.median(3) / 1e6,
-            '%.2f' % (s.median(3) / tar) if tar else '-', s.median(0) / best[0] if peers else 0,
+            '%.2f' % (s.median(3) / tar_bytes) if tar_bytes else '-', s.median(0) / best[0] if peers else 0,
             s.median(1) / best[1] if peers else 0), flush=True)
+    against_the_floor(samples)
+
+
+def against_the_floor(samples):
+    if next(iter(FLOORS)) not in samples:
+        return
+    least, cores = samples[next(iter(FLOORS))], os.cpu_count()
+    print('\nAgainst the floor (one thread: %.2f CPU s; over %d processors %.2f s; %.1f MB to the device):' % (
+        least.median(1), cores, least.median(1) / cores, least.median(3) / 1e6))
+    for who in OURS:
+        if who in samples:
+            s = samples[who]
+            print('%s: CPU x %.2f, wall x %.2f of one thread and x %.2f of all processors, bytes x %.3f' % (
+                who, s.median(1) / least.median(1), s.median(0) / least.median(1), s.median(0) / (least.median(1) / cores),
+                s.median(3) / least.median(3)), flush=True)
 
 
 def again(scratch, address, runs):
-    """ml is there; ml2 differs in its last layer of 1 MB; then a removal."""
-    rows = []
-    for _ in range(runs):
-        disk, s = Disk(scratch, 8192), Sample()
+    """ml is there; ml2 and ml5 differ in their last layer, of 1 MB and of 5 %; then a removal."""
+    steps = {'first': 'ml', 'again, 1 MB changed': 'ml2', 'again, 5 % changed': 'ml5', 'again, nothing changed': 'ml5'}
+    rows = {}
+    for n in range(2 * runs):
+        disk, s, who = Disk(scratch, 8192), Sample(), OURS[n % 2]
+        names = ['%s/library/%s:latest' % (address, name) for name in steps.values()]
         try:
-            cwrun(disk, address + '/library/ml:latest', s)
-            cwrun(disk, address + '/library/ml2:latest', s)
-            s.take(disk, [CWRUN, 'rmi', '--store', disk.where + '/images', address + '/library/ml:latest',
-                          address + '/library/ml2:latest'])
-            rows.append([(r[0], r[1], r[3]) for r in s.rows])
+            if who == OURS[0]:
+                for name in names:
+                    cwrun(disk, name, s)
+            else:
+                with resident(disk, address) as (pid, command):
+                    for name in names:
+                        s.take(disk, command + [name], pid)
+            s.take(disk, [CWRUN, 'rmi', '--store', disk.where + '/images', *sorted(set(names))])
+            rows.setdefault(who, []).append([(r[0], r[1], r[3]) for r in s.rows])
         finally:
             disk.close()
-    print('\n### cwrun: pulled, pulled again with a last layer of 1 MB changed, removed\n')
-    print('| | wall s | CPU s | to device MB |\n|---|---|---|---|')
-    for n, what in enumerate(('first', 'again', 'removed')):
-        middle = sorted(row[n] for row in rows)[len(rows) // 2]
-        print('| %s | %.2f | %.2f | %.1f |' % (what, middle[0], middle[1], middle[2] / 1e6), flush=True)
+    print('\n### pulled, pulled again with a last layer changed, removed\n')
+    print('| | | wall s | CPU s | to device MB |\n|---|---|---|---|---|')
+    for who, all_of_it in rows.items():
+        for n, what in enumerate([*steps, 'removed']):
+            middle = sorted(row[n] for row in all_of_it)[len(all_of_it) // 2]
+            print('| %s | %s | %.3f | %.3f | %.1f |' % (who, what, middle[0], middle[1], middle[2] / 1e6), flush=True)
+
+
+def build_floor():
+    os.makedirs(os.path.dirname(FLOOR), exist_ok=True)
+    subprocess.run(['gcc', '-O2', '-o', FLOOR, os.path.join(HERE, 'pull_floor.c'), '-lisal', '-lcrypto'], check=True)
 
 
 def main():
@@ -244,13 +321,13 @@ def main():
     parser.add_argument('--who', action='append', help='only these contestants; repeatable')
     args = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix='bench.', dir='/var/tmp')
-    layout = os.path.join(pull_images.CACHE, 'layout')
+    build_floor()
     try:
-        made = pull_images.build(layout)
+        made = pull_images.build(LAYOUT)
         with registry.Registry(os.path.join(scratch, 'registry')) as r:
             for name, layers, tar, blob in made:
-                r.push(layout, name + ':latest', 'library/' + name, 'latest')
-                if name == 'ml2' or args.only and name not in args.only:
+                r.push(LAYOUT, name + ':latest', 'library/' + name, 'latest')
+                if name in ('ml2', 'ml5') or args.only and name not in args.only:
                     continue
                 title = 'pull to ready and synced root: %s (%s layers%s)' % (
                     name, layers, ', tar %.0f MB, gzip %.0f MB' % (int(tar) / 1e6, int(blob) / 1e6) if tar != '-' else '')

@@ -76,9 +76,12 @@ def build(layout):
         layers = [base] + [wheel_layer(path) for path in wheels()]
         changed = layers[:-1] + [image.Layer([image.directory(SITE + '/changed'),
                                               image.file(SITE + '/changed/f', os.urandom(1 << 20))])]
-        image.build(layout, 'small:latest', 'busybox')
-        lines = ['small 1 - -']
-        for name, some in (('base', [base]), ('ml', layers), ('ml2', changed)):
+        more = sum(len(x.tar) for x in layers) // 20
+        much = layers[:-1] + [image.Layer([image.directory(SITE + '/changed')] + [
+            image.file('%s/changed/%d' % (SITE, n), image.filler_bytes(more // 100, n)) for n in range(100)])]
+        small = [image.Layer(image.SKELETON + image.busybox_entries())]
+        lines = []
+        for name, some in (('small', small), ('base', [base]), ('ml', layers), ('ml2', changed), ('ml5', much)):
             image.Layout(layout).add(name + ':latest', image.Image(some))
             lines.append('%s %d %d %d' % (name, len(some), sum(len(x.tar) for x in some), sum(len(x.blob) for x in some)))
         with open(made, 'w') as out:

@@ -41,7 +41,15 @@ static void beneath_means_beneath(void **state UNUSED) /* S01, S02 */
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         assert_int_equal(path_open_beneath(dir, bad[i], O_RDONLY, 0, &e), -1);
         assert_int_equal(path_open_beneath_links(dir, bad[i], O_RDONLY, 0, &e), -1);
+        char *nowhere = NULL;
+        assert_int_equal(path_real_beneath_links(dir, bad[i], &nowhere, &e), -1);
+        assert_null(nowhere);
     }
+    AUTO_FREE char *top = NULL, *real = NULL, *sub = realpath(name, NULL);
+    assert_ok(path_real_beneath_links(dir, "", &top, &e), &e);
+    assert_string_equal(top, sub);
+    assert_ok(path_real_beneath_links(dir, "inside", &real, &e), &e);
+    assert_true(str_ends(real, "/sub") && str_starts(real, sub));
     AUTO_CLOSE int linked = path_open_beneath_links(dir, "inside", O_RDONLY, 0, &e);
     assert_true(linked >= 0);
     assert_int_equal(path_open_beneath(dir, "inside", O_RDONLY, 0, &e), -1);
