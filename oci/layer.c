@@ -8,7 +8,6 @@
 #include <linux/limits.h>
 
 #include "base/bounds.h"
-#include "base/codec.h"
 #include "base/digest.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -68,7 +67,7 @@ void oci_layer_free(struct oci_layer *l)
     oci_layer_checkpoint_free(l->checkpoint);
     treewriter_free(l->writer);
     tar_free(l->tar);
-    codec_free(l->codec);
+    oci_layer_decoder_free(l);
     digest_free(l->diff);
     digest_free(l->blob);
     free(l);
@@ -281,7 +280,7 @@ static int on_spoil(void *arg, struct err *e)
 
 /* ---- stream ---- */
 
-static int on_plain(void *arg, const void *data, size_t n, struct err *e)
+int oci_layer_plain(void *arg, const void *data, size_t n, struct err *e)
 {
     struct oci_layer *l = arg;
 
@@ -313,6 +312,11 @@ int oci_layer_write(struct oci_layer *l, const void *data, size_t n, struct err 
     return n ? tar_feed(l->tar, p, n, e) : 0;
 }
 
+void oci_layer_help_by(struct oci_layer *l, struct inflate_crew *crew)
+{
+    l->crew = crew;
+}
+
 int oci_layer_dir(const struct oci_layer *l)
 {
     return treewriter_root(l->writer);
@@ -323,27 +327,10 @@ void oci_layer_park(struct oci_layer *l)
     treewriter_park(l->writer);
 }
 
-/* The bytes say what they are; media types lie now and then, and the digest vouches for the bytes. */
-static enum codec_kind kind_of(const unsigned char *head, size_t n)
+static int start_decoder(struct oci_layer *l, struct err *e)
 {
-    if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b)
-        return CODEC_GZIP;
-    if (n >= 4 && !memcmp(head, "\x28\xb5\x2f\xfd", 4))
-        return CODEC_ZSTD;
-    if (n >= 4 && (head[0] & 0xf0) == 0x50 && !memcmp(head + 1, "\x2a\x4d\x18", 3))
-        return CODEC_ZSTD; /* skippable frame */
-    return CODEC_PLAIN;
-}
-
-struct codec *oci_layer_codec(struct oci_layer *l, int kind)
-{
-    return codec_decoder((enum codec_kind)kind, BOUND_UNPACKED, on_plain, l);
-}
-
-static int start_codec(struct oci_layer *l, struct err *e)
-{
-    l->codec = oci_layer_codec(l, kind_of(l->head, l->head_n));
-    return codec_feed(l->codec, l->head, l->head_n, e);
+    oci_layer_decoder_choose(l);
+    return oci_layer_decoder_feed(l, l->head, l->head_n, e);
 }
 
 int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *e)
@@ -355,18 +342,17 @@ int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *
                        (unsigned long long)l->desc.size);
     digest_update(l->blob, p, n);
     l->received += n;
-    if (!l->codec) {
+    if (!oci_layer_decoder_is_there(l)) {
         while (n && l->head_n < sizeof(l->head))
             l->head[l->head_n++] = *p++, n--;
         if (l->head_n < sizeof(l->head))
             return 0;
-        if (start_codec(l, e) < 0)
+        if (start_decoder(l, e) < 0)
             return -1;
     }
-    if (codec_feed(l->codec, p, n, e) < 0)
+    if (oci_layer_decoder_feed(l, p, n, e) < 0)
         return -1;
-    oci_layer_checkpoint_decoded(l);
-    return 0;
+    return oci_layer_checkpoint_decoded(l, e);
 }
 
 static int check_digest(const struct digest *d, const char *want, const char *what, struct err *e)
@@ -387,12 +373,16 @@ static int note_implied(void *arg, const char *path UNUSED, struct err *e UNUSED
 
 int oci_layer_decoded(struct oci_layer *l, struct err *e)
 {
+    /* What is wrong with the bytes themselves comes first, as when they are decoded at once. */
+    if (oci_layer_decoder_settle(l, e) < 0)
+        return -1;
     if (l->received != l->desc.size)
         return err_set(e, ERR_REMOTE, "%llu bytes instead of %llu", (unsigned long long)l->received,
                        (unsigned long long)l->desc.size);
     if (check_digest(l->blob, l->desc.digest, "digest of what came", e) < 0)
         return -1;
-    if ((!l->codec && start_codec(l, e) < 0) || codec_finish(l->codec, e) < 0)
+    if ((!oci_layer_decoder_is_there(l) && start_decoder(l, e) < 0) ||
+        oci_layer_decoder_finish(l, e) < 0)
         return -1;
     l->decoded = true;
     return check_digest(l->diff, l->desc.diff_id, "digest of the uncompressed layer", e);

@@ -19,10 +19,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bounds.h"
 #include "base/cleanup.h"
 #include "base/digest.h"
 
 struct err;
+struct inflate_crew;
 struct treesum;
 struct oci_layer;
 struct oci_lowers;
@@ -38,6 +40,10 @@ int oci_layer_new(int dirfd, const struct oci_layer_desc *desc, struct oci_layer
                   struct err *e) MUST_CHECK;
 void oci_layer_free(struct oci_layer *l);
 DEFINE_AUTO(oci_layer, oci_layer_free)
+/* Who helps to decode it if it is gzip and large (oci/inflate_crew.h), or NULL: right after new. Borrowed, and lent as long
+ * as bytes are fed. Smaller layers are over before there is anything ahead. */
+#define OCI_LAYER_WORTH_HELP (4 * BOUND_MIB)
+void oci_layer_help_by(struct oci_layer *l, struct inflate_crew *crew);
 /* Errors: ERR_USER bad layer, ERR_LIMIT a bound or the disk, ERR_HOST. More than `size` bytes is an error. */
 int oci_layer_feed(struct oci_layer *l, const void *data, size_t n, struct err *e) MUST_CHECK;
 int oci_layer_finish(struct oci_layer *l, struct err *e) MUST_CHECK;

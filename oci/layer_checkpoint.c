@@ -3,7 +3,7 @@
  * some plain offset U; the tar's and the tree's when the writer, which is behind, next comes between two entries, at
  * T >= U. Only then the file is written. Going on means decoding from U and writing from T.
  *
- *   magic, CRC of the rest, length | boot id, digest, diff id, size | received, U, head, digests, codec | T, stand-ins, tree
+ *   magic, CRC of the rest, length | boot id, digest, diff id, size | received, U, head, digests, decoder | T, stand-ins, tree
  *
  * The magic is written last and wiped first: a file with it is whole, as far as a killed process goes.
  */
@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "base/bounds.h"
-#include "base/codec.h"
 #include "base/digest.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -32,7 +31,7 @@ struct header {
 };
 /* With the version in it: another one's structs may look otherwise. */
 static const char version[] = "cworker " CW_VERSION " " __VERSION__;
-static const char magic[8] = "cwlayer1";
+static const char magic[8] = "cwlayer2";
 
 struct checkpoint {
     int fd;
@@ -59,31 +58,42 @@ void oci_layer_checkpoint_free(struct checkpoint *c)
 
 static bool pack_decoder(const struct oci_layer *l, struct str *out)
 {
-    return pack_u64(out, l->received) && pack_u64(out, codec_bytes_out(l->codec)) &&
-           pack_bytes(out, l->head, sizeof(l->head)) && pack_u64(out, codec_kind(l->codec)) &&
-           digest_save(l->blob, out) && digest_save(l->diff, out) && codec_save(l->codec, out);
+    return pack_u64(out, l->received) && pack_u64(out, oci_layer_decoder_out(l)) &&
+           pack_bytes(out, l->head, sizeof(l->head)) && digest_save(l->blob, out) &&
+           digest_save(l->diff, out) && oci_layer_decoder_save(l, out);
 }
 
-void oci_layer_checkpoint_decoded(struct oci_layer *l)
+static bool is_due(struct oci_layer *l)
 {
     struct checkpoint *c = l->checkpoint;
 
-    if (!c || !l->codec)
-        return;
     pthread_mutex_lock(&c->lock);
     /* Soon again when there is none on disk, but not all the time. */
     uint64_t every = c->spoiled ? AFTER_SPOILING : BOUND_CHECKPOINT;
     bool due = !c->pending && l->received >= BOUND_CHECKPOINT && l->received - c->last >= every;
 
-    if (due) {
-        str_clear(&c->state);
-        if (pack_decoder(l, &c->state)) {
-            c->pending = true;
-            c->offset = codec_bytes_out(l->codec);
-            c->last = l->received;
-        }
+    pthread_mutex_unlock(&c->lock);
+    return due;
+}
+
+int oci_layer_checkpoint_decoded(struct oci_layer *l, struct err *e)
+{
+    struct checkpoint *c = l->checkpoint;
+
+    if (!c || !oci_layer_decoder_is_there(l) || !is_due(l))
+        return 0;
+    /* Without the lock: who writes may be this thread, too. */
+    if (oci_layer_decoder_settle(l, e) < 0)
+        return -1;
+    pthread_mutex_lock(&c->lock);
+    str_clear(&c->state);
+    if (pack_decoder(l, &c->state)) {
+        c->pending = true;
+        c->offset = oci_layer_decoder_out(l);
+        c->last = l->received;
     }
     pthread_mutex_unlock(&c->lock);
+    return 0;
 }
 
 static bool pack_writer(const struct oci_layer *l, uint64_t offset, struct str *out)
@@ -207,15 +217,12 @@ static bool is_of(const struct oci_layer *l, const char *boot_id, struct unpack 
 
 static bool unpack_decoder(struct oci_layer *l, struct unpack *u)
 {
-    uint64_t kind;
-
     if (!pack_read_u64(u, &l->received) || !pack_read_u64(u, &l->plain) ||
-        !pack_read_bytes(u, l->head, sizeof(l->head)) || !pack_read_u64(u, &kind) ||
-        kind > CODEC_ZSTD || !digest_restore(l->blob, u) || !digest_restore(l->diff, u))
+        !pack_read_bytes(u, l->head, sizeof(l->head)) || !digest_restore(l->blob, u) ||
+        !digest_restore(l->diff, u))
         return false;
     l->head_n = sizeof(l->head);
-    l->codec = oci_layer_codec(l, (int)kind);
-    return codec_restore(l->codec, u);
+    return oci_layer_decoder_restore(l, u);
 }
 
 static bool unpack_writer(struct oci_layer *l, struct unpack *u)

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -26,6 +27,7 @@
 #include "base/str.h"
 #include "base/units.h"
 #include "oci/image.h"
+#include "oci/inflate_crew.h"
 #include "oci/layer.h"
 #include "oci/lower.h"
 #include "oci/manifest.h"
@@ -182,9 +184,27 @@ static void *worker(void *arg)
     return NULL;
 }
 
+/* Those that this process may use. */
+static long count_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set)
+                                                        : sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Threads that decode large layers ahead, if there are cores that the layers leave idle. */
+static void make_crew(struct pull *p)
+{
+    const struct inflate_crew_opts o = inflate_crew_usual((unsigned)count_cpus(), p->work.fd);
+
+    if (o.threads && p->layers[p->missing[0]].desc->size >= OCI_LAYER_WORTH_HELP)
+        p->crew = inflate_crew_new(&o);
+}
+
 static unsigned worker_count(struct pull *p)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long cpus = count_cpus();
 
     p->split = (long)p->n_missing < cpus;
     unsigned n = p->o->parallel        ? p->o->parallel
@@ -231,6 +251,7 @@ static int fetch_missing(struct pull *p, struct err *e)
     if (p->done_fd < 0)
         return err_sys(e, "eventfd");
     pull_enter_phase(p, OCI_DOWNLOADING);
+    make_crew(p);
     p->running = n;
     for (; started < n; started++) {
         int rc = pthread_create(&threads[started], NULL, worker, p);
@@ -248,6 +269,7 @@ static int fetch_missing(struct pull *p, struct err *e)
     wait_for_workers(p);
     for (unsigned i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
+    inflate_crew_free(take_ptr(&p->crew));
     if (cancel_fired(p->o->cancel))
         return err_set(e, ERR_CANCELLED, "cancelled");
     if (p->failure.kind == ERR_NONE)

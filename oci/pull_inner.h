@@ -19,6 +19,7 @@
 #include "oci/spool.h"
 #include "oci/store_inner.h"
 
+struct inflate_crew;
 struct oci_layer;
 struct oci_session;
 
@@ -61,6 +62,8 @@ struct pull {
     struct oci_layer_progress *each; /* in the order of missing */
     uint64_t reported_ns;
     int done_fd; /* eventfd: a worker ended */
+
+    struct inflate_crew *crew; /* helps with large layers; NULL: there are no cores for one */
 };
 
 /* pull_progress.c. Threads: any. */

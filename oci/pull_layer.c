@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "base/tree.h"
 #include "base/treesum.h"
+#include "oci/inflate_crew.h"
 #include "oci/layer.h"
 #include "oci/pull_inner.h"
 #include "oci/registry.h"
@@ -84,6 +85,7 @@ static int begin_in(struct pull *p, struct pull_layer *l, int dir, struct oci_la
 
     if (open_tree(p, l, dir, e) < 0 || oci_layer_new(l->dir, &desc, &layer, e) < 0)
         return -1;
+    oci_layer_help_by(layer, p->crew);
     int rc = l->checkpoint < 0 ? 0 : oci_layer_resume(layer, l->checkpoint, p->store->boot_id, e);
 
     if (rc >= 0)
@@ -135,11 +137,15 @@ static int stream(struct pull *p, struct pull_layer *l, struct oci_layer *layer,
     pull_report(p, l, received, 0, true);
     if (unpacker_start(layer, p->split, &s.unpacker, e) < 0)
         return -1;
+    inflate_crew_busy(p->crew, 1);
     int rc = here > received ? from_spool(&s, received, e) : 0;
 
     if (rc == 0)
         rc = oci_session_blob(p->session, l->desc, here, on_blob, &s, e);
-    return unpacker_end(s.unpacker, rc < 0 ? e : NULL, e) < 0 ? -1 : rc;
+    if (unpacker_end(s.unpacker, rc < 0 ? e : NULL, e) < 0)
+        rc = -1;
+    inflate_crew_busy(p->crew, -1);
+    return rc;
 }
 
 /* What was fetched is kept for the next try when it was not the layer's fault. */

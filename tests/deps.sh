@@ -15,7 +15,7 @@ declare -A group=(
     # what the installed programs need beside their libraries
     [run]="ca-certificates"
     # real parts for the tests, and the virtual machine
-    [test]="libcmocka-dev docker-registry skopeo umoci nftables iproute2 jq python3 openssl
+    [test]="libcmocka-dev zlib1g-dev docker-registry skopeo umoci nftables iproute2 jq python3 openssl
         apache2-utils iptables qemu-system-x86 qemu-system-common busybox-static bash-static kmod cpio
         e2fsprogs zstd podman containerd iputils-ping netcat-openbsd procps util-linux curl git
         python3-h2"

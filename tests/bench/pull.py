@@ -317,7 +317,7 @@ def build_floor():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--runs', type=int, default=3)
-    parser.add_argument('--only', action='append', help='small, base, ml, again; repeatable')
+    parser.add_argument('--only', action='append', help='small, base, ml, one, again; repeatable')
     parser.add_argument('--who', action='append', help='only these contestants; repeatable')
     args = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix='bench.', dir='/var/tmp')

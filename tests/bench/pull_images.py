@@ -67,9 +67,19 @@ def debian_layer():
     return image.Layer(raw=tar)
 
 
+def joined(layers):
+    """One layer of several: an archive ends with two blocks of zeros, and what comes behind them is not read."""
+    out = io.BytesIO()
+    for layer in layers:
+        with tarfile.open(fileobj=io.BytesIO(layer.tar)) as tar:
+            tar.getmembers()
+            out.write(layer.tar[:tar.offset])
+    return image.Layer(raw=out.getvalue() + bytes(1024))
+
+
 def build(layout):
     """Names and what is in them; the layout is kept in the cache, too."""
-    made = os.path.join(CACHE, 'images.txt')
+    made = os.path.join(CACHE, 'images-with-one.txt')
     if not os.path.exists(made):
         os.makedirs(CACHE, exist_ok=True)
         base = debian_layer()
@@ -81,7 +91,8 @@ def build(layout):
             image.file('%s/changed/%d' % (SITE, n), image.filler_bytes(more // 100, n)) for n in range(100)])]
         small = [image.Layer(image.SKELETON + image.busybox_entries())]
         lines = []
-        for name, some in (('small', small), ('base', [base]), ('ml', layers), ('ml2', changed), ('ml5', much)):
+        for name, some in (('small', small), ('base', [base]), ('ml', layers), ('ml2', changed), ('ml5', much),
+                           ('one', [joined(layers)])):
             image.Layout(layout).add(name + ':latest', image.Image(some))
             lines.append('%s %d %d %d' % (name, len(some), sum(len(x.tar) for x in some), sum(len(x.blob) for x in some)))
         with open(made, 'w') as out:

@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "base/tree.h"
 #include "base/treesum.h"
+#include "oci/inflate_crew.h"
 #include "oci/layer.h"
 #include "oci/unpacker.h"
 #include "tar_maker.h"
@@ -22,7 +23,8 @@ static int top = -1;
 static struct str tar, blob;
 static char digest[DIGEST_TEXT_MAX], diff_id[DIGEST_TEXT_MAX];
 static struct treesum whole;
-static size_t resumed, afresh; /* tries that went on, and that found their checkpoint spoiled */
+static struct inflate_crew *crew; /* for the layers made next */
+static size_t resumed, afresh;    /* tries that went on, and that found their checkpoint spoiled */
 
 static int to_blob(void *arg UNUSED, const void *data, size_t n, struct err *e UNUSED)
 {
@@ -122,6 +124,7 @@ static struct oci_layer *layer_in(int dir)
     struct err e = ERR_INIT;
 
     assert_ok(oci_layer_new(dir, &desc, &l, &e), &e);
+    oci_layer_help_by(l, crew);
     return l;
 }
 
@@ -165,8 +168,9 @@ static void whole_one(void)
     assert_ok(oci_layer_sum(l, &whole, &e), &e);
 }
 
-/* Broken off at each of these places in turn, each time by an object that is then forgotten. */
-static void go_on_after(const size_t *cuts, size_t n, bool split)
+/* Broken off at each of these places in turn, each time by an object that is then forgotten. With helpers: every second
+ * one has none, as on a machine that has become busy. */
+static void go_on_after(const size_t *cuts, size_t n, bool split, struct inflate_crew *helpers)
 {
     AUTO_CLOSE int dir = fresh_dir();
     AUTO_CLOSE int file = fresh_file();
@@ -177,6 +181,8 @@ static void go_on_after(const size_t *cuts, size_t n, bool split)
 
     for (size_t i = 0; i <= n; i++) {
         size_t upto = i < n ? cuts[i] : blob.len;
+
+        crew = i % 2 == split ? helpers : NULL;
         AUTO(oci_layer) struct oci_layer *l = layer_in(dir);
         int rc = oci_layer_resume(l, file, "boot", &e);
 
@@ -201,24 +207,30 @@ static void go_on_after(const size_t *cuts, size_t n, bool split)
         assert_ok(oci_layer_sum(l, &sum, &e), &e);
         assert_true(sum.sum == whole.sum && sum.entries == whole.entries);
     }
+    crew = NULL;
     if (afresh == before)
         assert_true(fetched <= blob.len + n * (BOUND_CHECKPOINT + 4 * BOUND_MIB));
 }
 
 static void a_killed_one_goes_on(void **state UNUSED)
 {
-    for (int kind = CODEC_PLAIN; kind <= CODEC_GZIP; kind++) {
-        make_layer((enum codec_kind)kind);
+    struct inflate_crew_opts o = inflate_crew_usual(4, -1);
+
+    for (int way = 0; way < 3; way++) {
+        AUTO(inflate_crew) struct inflate_crew *helpers = way == 2 ? inflate_crew_new(&o) : NULL;
+        enum codec_kind kind = way ? CODEC_GZIP : CODEC_PLAIN;
+
+        make_layer(kind);
         whole_one();
         assert_true(blob.len > 2 * BOUND_CHECKPOINT);
         for (size_t k = 0; k < 3; k++) {
             size_t at = BOUND_CHECKPOINT + BOUND_MIB + k * (blob.len - BOUND_CHECKPOINT) / 4;
 
             if (kind == CODEC_PLAIN)
-                go_on_after((size_t[]){at}, 1, k % 2);
+                go_on_after((size_t[]){at}, 1, k % 2, NULL);
             else
                 go_on_after((size_t[]){at, at + 3 * BOUND_MIB, at + 5 * BOUND_MIB + 1}, 3,
-                            k % 2 == 0);
+                            k % 2 == 0, helpers);
         }
     }
     print_message("went on %zu times, began afresh %zu times\n", resumed, afresh);

@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "base/tree.h"
 #include "base/treesum.h"
+#include "oci/inflate_crew.h"
 #include "oci/layer.h"
 #include "oci/unpacker.h"
 #include "tar_maker.h"
@@ -254,6 +255,22 @@ static void its_threads_are_confined(void **state UNUSED)
     }
 }
 
+static void who_helps_is_confined_too(void **state UNUSED)
+{
+    AUTO_FREE char *root = mem_printf("%s/layer", scratch);
+    AUTO_CLOSE int dir = -1;
+    AUTO(oci_layer) struct oci_layer *l = new_layer(diff_id, &dir);
+    struct inflate_crew_opts o = inflate_crew_usual(5, dir);
+    AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&o);
+    size_t seen = 0;
+
+    for (int i = 0; i < 3000 && (seen = count_confined(root)) < o.threads; i++)
+        poll(NULL, 0, 10);
+    assert_int_equal(seen, 3);
+    assert_int_equal(seen, o.threads);
+    assert_true(fcntl(dir, F_GETFD) >= 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +278,7 @@ int main(void)
         cmocka_unit_test(failures_come_back),
         cmocka_unit_test(a_broken_off_fetch_ends_them),
         cmocka_unit_test(its_threads_are_confined),
+        cmocka_unit_test(who_helps_is_confined_too),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
