@@ -7,6 +7,10 @@
  */
 #include "oci/inflate_chunk.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "base/err.h"
 #include "base/mem.h"
 #include "oci/inflate_find.h"
@@ -23,7 +27,7 @@ struct inflate_chunk {
     size_t search, n, max_n, cap; /* bytes: to search in, of input, of memory */
     size_t wide, bytes;           /* decoded as symbols, and then as bytes */
     uint8_t *in, *memory;
-    uint8_t window[INFLATE_WINDOW];
+    uint8_t meaning[UINT16_MAX + 1]; /* of symbols: bytes, and the window; not used between them */
 };
 
 struct inflate_chunk *inflate_chunk_new(size_t input, size_t memory)
@@ -37,6 +41,8 @@ struct inflate_chunk *inflate_chunk_new(size_t input, size_t memory)
     c->memory = mem_alloc(UNKNOWN_BYTES + memory + INFLATE_SLACK * sizeof(uint16_t));
     for (unsigned i = 0; i < INFLATE_WINDOW; i++)
         ((uint16_t *)c->memory)[i] = (uint16_t)(INFLATE_UNKNOWN | i);
+    for (unsigned i = 0; i < 256; i++)
+        c->meaning[i] = (uint8_t)i;
     return c;
 }
 
@@ -175,49 +181,56 @@ const struct inflate *inflate_chunk_state(const struct inflate_chunk *c)
 
 /* ---- resolving ---- */
 
-static uint8_t looked_up(uint16_t symbol, const uint8_t *window)
+enum { STRIDE = 16 };
+
+/* Sixteen at a time, where they are all known; true when they were. */
+static inline bool narrow_known(const uint16_t *from, uint8_t *to)
 {
-    return symbol & INFLATE_UNKNOWN ? window[symbol & (INFLATE_WINDOW - 1)] : (uint8_t)symbol;
+#ifdef __SSE2__
+    __m128i a = _mm_loadu_si128((const __m128i_u *)from);
+    __m128i b = _mm_loadu_si128((const __m128i_u *)(from + STRIDE / 2));
+
+    if (_mm_movemask_epi8(_mm_or_si128(a, b)) & 0xaaaa)
+        return false;
+    _mm_storeu_si128((__m128i_u *)to, _mm_packus_epi16(a, b));
+    return true;
+#else
+    uint64_t v[STRIDE / 4];
+
+    memcpy(v, from, sizeof(v));
+    if ((v[0] | v[1] | v[2] | v[3]) & 0x8000800080008000ULL)
+        return false;
+    for (size_t i = 0; i < STRIDE; i++)
+        to[i] = (uint8_t)from[i];
+    return true;
+#endif
 }
 
 /* Symbols to bytes; they may be at the same place. */
-static void resolve(const uint16_t *from, size_t n, const uint8_t *window, uint8_t *to)
+static void resolve(const uint16_t *from, size_t n, const uint8_t *meaning, uint8_t *to)
 {
     size_t i = 0;
 
-    for (; i + 4 <= n; i += 4) {
-        uint64_t v;
-        uint32_t four;
-
-        memcpy(&v, from + i, sizeof(v));
-        if (v & 0x8000800080008000ULL) {
-            const uint16_t s[4] = {(uint16_t)v, (uint16_t)(v >> 16), (uint16_t)(v >> 32),
-                                   (uint16_t)(v >> 48)};
-
-            for (int k = 0; k < 4; k++)
-                to[i + (size_t)k] = looked_up(s[k], window);
-            continue;
-        }
-        v |= v >> 8;
-        four = (uint32_t)((v & 0xffff) | (v >> 16 & 0xffff0000));
-        memcpy(to + i, &four, sizeof(four));
-    }
+    for (; i + STRIDE <= n; i += STRIDE)
+        if (!narrow_known(from + i, to + i))
+            for (size_t k = i; k < i + STRIDE; k++)
+                to[k] = meaning[from[k]];
     for (; i < n; i++)
-        to[i] = looked_up(from[i], window);
+        to[i] = meaning[from[i]];
 }
 
 void inflate_chunk_window(struct inflate_chunk *c, uint8_t *window)
 {
-    memcpy(c->window, window, INFLATE_WINDOW);
+    memcpy(c->meaning + INFLATE_UNKNOWN, window, INFLATE_WINDOW);
     if (c->bytes)
         memcpy(window, narrow(c) + c->bytes, INFLATE_WINDOW);
     else
-        resolve(symbols(c) + c->wide - INFLATE_WINDOW, INFLATE_WINDOW, c->window, window);
+        resolve(symbols(c) + c->wide - INFLATE_WINDOW, INFLATE_WINDOW, c->meaning, window);
 }
 
 void inflate_chunk_resolve(struct inflate_chunk *c)
 {
-    resolve(symbols(c), c->wide, c->window, (uint8_t *)symbols(c));
+    resolve(symbols(c), c->wide, c->meaning, (uint8_t *)symbols(c));
 }
 
 void inflate_chunk_parts(const struct inflate_chunk *c, struct inflate_part ret[2])
