@@ -142,8 +142,8 @@ static void put_beginning(struct str *out)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     AUTO(str)
-    struct str in = STR_INIT(2 * BOUND_MIB),
-               blocks = STR_INIT(2 * BOUND_MIB), out = STR_INIT(OUTPUT_MAX);
+    struct str in = STR_INIT(2 * BOUND_MIB), blocks = STR_INIT(2 * BOUND_MIB),
+               out = STR_INIT(OUTPUT_MAX);
     size_t used;
 
     if (!n || n > BOUND_MIB)

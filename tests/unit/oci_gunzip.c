@@ -188,7 +188,7 @@ static void every_kind_and_level(void **state UNUSED)
     for (int kind = 0; kind < DATA_KINDS; kind++) {
         AUTO(str) struct str data = STR_INIT(8 * BOUND_MIB);
 
-        put_data(&data, kind, 700000);
+        put_data(&data, kind, 300000);
         for (int level = 0; level <= 9; level++) {
             AUTO(str) struct str blob = STR_INIT(8 * BOUND_MIB);
 
@@ -216,7 +216,7 @@ static void every_strategy_and_flush(void **state UNUSED)
                                   .flush = flushes[f],
                                   .every = 1 + number(50000)};
 
-            put_data(&data, MIXED, 600000);
+            put_data(&data, MIXED, 150000);
             put_member(&data, &w, &blob);
             check(&blob, &data);
         }
@@ -229,7 +229,7 @@ static void pieces_that_stand_alone(void **state UNUSED)
     const struct way w = {
         .level = 6, .memory = 9, .flush = Z_FULL_FLUSH, .every = 40000, .apart = true};
 
-    put_data(&data, TEXT, 1000000);
+    put_data(&data, TEXT, 500000);
     put_member(&data, &w, &blob);
     assert_true(check(&blob, &data) > 0);
 }
@@ -242,7 +242,7 @@ static void many_members(void **state UNUSED)
         AUTO(str) struct str some = STR_INIT(8 * BOUND_MIB);
 
         if (i % 7)
-            put_data(&some, i % DATA_KINDS, number(i % 5 ? 3000 : 200000));
+            put_data(&some, i % DATA_KINDS, number(i % 5 ? 3000 : 100000));
         put_member(&some, &(struct way){.level = i % 10, .memory = 8}, &blob);
         add(&data, some.buf, some.len);
     }
@@ -253,10 +253,10 @@ static void many_members(void **state UNUSED)
 static void a_stream_in_a_stream(void **state UNUSED)
 {
     AUTO(str)
-    struct str data = STR_INIT(8 * BOUND_MIB),
-               inner = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB);
+    struct str data = STR_INIT(8 * BOUND_MIB), inner = STR_INIT(8 * BOUND_MIB),
+               blob = STR_INIT(8 * BOUND_MIB);
 
-    put_data(&data, MIXED, 1000000);
+    put_data(&data, MIXED, 300000);
     put_member(&data, &(struct way){.level = 1, .memory = 2}, &inner);
     put_data(&inner, TEXT, 100000);
     put_member(&data, &(struct way){.level = 6, .memory = 8}, &inner);
@@ -347,8 +347,8 @@ static void a_header_has_an_end(void **state UNUSED)
 static void output_has_an_end(void **state UNUSED)
 {
     AUTO(str)
-    struct str data = STR_INIT(8 * BOUND_MIB),
-               blob = STR_INIT(8 * BOUND_MIB), out = STR_INIT(8 * BOUND_MIB);
+    struct str data = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB),
+               out = STR_INIT(8 * BOUND_MIB);
     AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&small);
     struct err e = ERR_INIT;
 
@@ -382,7 +382,7 @@ static void a_sink_may_fail_anywhere(void **state UNUSED)
     AUTO(str) struct str data = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB);
     AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&small);
 
-    put_data(&data, MIXED, 1000000);
+    put_data(&data, MIXED, 500000);
     put_member(&data, &(struct way){.level = 6, .memory = 8}, &blob);
     for (int i = 0; i < 20; i++) {
         size_t left = number((uint32_t)data.len - 1);
@@ -395,14 +395,15 @@ static void a_sink_may_fail_anywhere(void **state UNUSED)
     }
 }
 
-static void cut_off_at_every_byte(void **state UNUSED)
+/* step: bytes from one place to the next. */
+static void cut_off(size_t size, size_t step)
 {
     AUTO(str) struct str data = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB);
 
-    put_data(&data, TEXT, 150000);
-    put_data(&data, ZEROS, 100000);
+    put_data(&data, TEXT, size);
+    put_data(&data, ZEROS, size / 2);
     put_member(&data, &(struct way){.level = 9, .memory = 3}, &blob);
-    for (size_t n = 0; n < blob.len; n += n < 1500 || n + 1500 > blob.len ? 1 : 97) {
+    for (size_t n = 0; n < blob.len; n += step) {
         AUTO(str) struct str cut = STR_INIT(8 * BOUND_MIB), out = STR_INIT(8 * BOUND_MIB);
         struct err e = ERR_INIT;
 
@@ -414,17 +415,23 @@ static void cut_off_at_every_byte(void **state UNUSED)
     }
 }
 
+static void cut_off_at_every_byte(void **state UNUSED)
+{
+    cut_off(3000, 1);
+    cut_off(150000, 511);
+}
+
 /* Same verdict as on one core, and what was given before is the same. */
 static void damaged_anywhere(void **state UNUSED)
 {
     AUTO(str) struct str data = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB);
 
-    put_data(&data, MIXED, 300000);
+    put_data(&data, MIXED, 200000);
     put_member(&data, &(struct way){.level = 6, .memory = 4}, &blob);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 150; i++) {
         AUTO(str)
-        struct str bad = STR_INIT(8 * BOUND_MIB),
-                   out = STR_INIT(64 * BOUND_MIB), other = STR_INIT(64 * BOUND_MIB);
+        struct str bad = STR_INIT(8 * BOUND_MIB), out = STR_INIT(64 * BOUND_MIB),
+                   other = STR_INIT(64 * BOUND_MIB);
         struct err e = ERR_INIT, alone = ERR_INIT;
 
         add(&bad, blob.buf, blob.len);
@@ -446,8 +453,7 @@ static void damaged_anywhere(void **state UNUSED)
 static void more_than_four_gib(void **state UNUSED)
 {
     AUTO(str)
-    struct str data = STR_INIT(BOUND_MIB),
-               blob = STR_INIT(BOUND_MIB), out = STR_INIT(BOUND_MIB);
+    struct str data = STR_INIT(BOUND_MIB), blob = STR_INIT(BOUND_MIB), out = STR_INIT(BOUND_MIB);
     AUTO(gunzip) struct gunzip *g = gunzip_new(NULL, 0, to_str, &out);
     const uint32_t before = UINT32_MAX - 1000;
     struct err e = ERR_INIT;
@@ -470,13 +476,13 @@ static void goes_on_in_another_process(void **state UNUSED)
     AUTO(str) struct str data = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB);
     AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&small);
 
-    put_data(&data, MIXED, 300000);
+    put_data(&data, MIXED, 150000);
     put_member(&data, &(struct way){.level = 6, .memory = 8}, &blob);
     put_member(&data, &(struct way){.level = 0, .memory = 8}, &blob);
     AUTO_FREE char *once = mem_dup(data.buf, data.len);
 
     add(&data, once, data.len);
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 40; i++) {
         AUTO(str) struct str out = STR_INIT(8 * BOUND_MIB), state_text = STR_INIT(BOUND_MIB);
         size_t at = i < 20 ? (size_t)i : number((uint32_t)blob.len);
         struct str first = {.buf = blob.buf, .len = at};
@@ -528,7 +534,7 @@ static void several_at_once(void **state UNUSED)
     o.cores = 8;
     AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&o);
 
-    put_data(&data, MIXED, 2000000);
+    put_data(&data, MIXED, 600000);
     put_member(&data, &(struct way){.level = 6, .memory = 8}, &blob);
     for (size_t i = 0; i < ARRAY_SIZE(layers); i++) {
         layers[i] = (struct layer){
@@ -587,7 +593,7 @@ static void blocks_are_found(void **state UNUSED)
         struct inflate_bytes o = {.at = out, .cap = BOUND_MIB};
         unsigned blocks = 0, found = 0;
 
-        put_data(&data, kind, 900000);
+        put_data(&data, kind, 300000);
         raw_deflate(&data, &(struct way){.level = kind == NOISE ? 0 : 6, .memory = 5}, &blob);
         const uint8_t *in = (const uint8_t *)blob.buf;
 

@@ -264,6 +264,7 @@ static void who_helps_is_confined_too(void **state UNUSED)
     AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&o);
     size_t seen = 0;
 
+    oci_layer_help_by(l, crew);
     for (int i = 0; i < 3000 && (seen = count_confined(root)) < o.threads; i++)
         poll(NULL, 0, 10);
     assert_int_equal(seen, 3);
