@@ -220,10 +220,12 @@ static void a_killed_one_goes_on(void **state UNUSED)
         AUTO(inflate_crew) struct inflate_crew *helpers = way == 2 ? inflate_crew_new(&o) : NULL;
         enum codec_kind kind = way ? CODEC_GZIP : CODEC_PLAIN;
 
-        make_layer(kind);
-        whole_one();
+        if (!helpers) {
+            make_layer(kind);
+            whole_one();
+        }
         assert_true(blob.len > 2 * BOUND_CHECKPOINT);
-        for (size_t k = 0; k < (helpers ? 2 : 3); k++) {
+        for (size_t k = 0; k < (helpers ? 1 : 3); k++) {
             size_t at = BOUND_CHECKPOINT + BOUND_MIB + k * (blob.len - BOUND_CHECKPOINT) / 4;
 
             if (kind == CODEC_PLAIN)
