@@ -1,4 +1,5 @@
-"""The images of the pull benchmark, of real packages: `ml` from wheels of PyPI, `base` from Debian packages.
+"""The images of the pull benchmark, of real packages: `ml` from wheels of PyPI, `base` from Debian packages, `one` all of `ml`
+in one layer, as many images are.
 
 Packages are kept in build/bench-cache, so that only the first run fetches them.
 """
