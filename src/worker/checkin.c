@@ -18,8 +18,10 @@ struct checkin {
     struct loop_watch *timer;
     struct cancel *cancel; /* of the one in flight */
     bool in_flight, again, stopped, succeeded;
+    bool news;         /* came after the one in flight, which is why it is wanted again */
     unsigned failures; /* in a row; a worker that never succeeded has one */
     uint64_t last_success_ns;
+    uint64_t next_in_ns; /* 0: after the usual pause */
 };
 
 struct checkin_job {
@@ -70,6 +72,7 @@ static void returned(struct job *job)
     struct checkin *c = j->c;
     uint64_t extra = 0;
 
+    c->next_in_ns = 0;
     c->in_flight = false;
     cancel_unref(c->cancel);
     c->cancel = NULL;
@@ -85,7 +88,7 @@ static void returned(struct job *job)
     if (c->again && !extra)
         start(c);
     else
-        loop_arm(c->timer, c->o.pause_ns + extra);
+        loop_arm(c->timer, (c->next_in_ns ? c->next_in_ns : c->o.pause_ns) + extra);
 }
 
 static void start(struct checkin *c)
@@ -97,7 +100,7 @@ static void start(struct checkin *c)
         return;
     }
     struct checkin_job *j = mem_new(struct checkin_job);
-    c->again = false;
+    c->again = c->news = false;
     c->in_flight = true;
     c->cancel = cancel_new();
     j->job.run = call;
@@ -131,8 +134,14 @@ void checkin_wake(struct checkin *c)
 
 void checkin_tell(struct checkin *c)
 {
+    c->news = c->in_flight;
     if (c->in_flight || c->failures < 2)
         start(c);
+}
+
+void checkin_next_in(struct checkin *c, uint64_t ns)
+{
+    c->next_in_ns = ns < c->o.pause_ns ? ns : c->o.pause_ns;
 }
 
 void checkin_stop(struct checkin *c)
@@ -145,6 +154,11 @@ void checkin_stop(struct checkin *c)
 bool checkin_is_in_flight(const struct checkin *c)
 {
     return c->in_flight;
+}
+
+bool checkin_is_waited_for(const struct checkin *c)
+{
+    return c->in_flight && c->news;
 }
 
 bool checkin_has_succeeded(const struct checkin *c)

@@ -35,11 +35,16 @@ void checkin_wake(struct checkin *c);
 /*
  * Something that people wait for is to be told: as checkin_wake, but not while the server is away. One in flight is
  * waited for, up to the 5 s the server holds it: given up, it may be carrying a message, which would be lost (1.6).
+ * See nudge.h for how it is made to return.
  */
 void checkin_tell(struct checkin *c);
+/* From `accepted` only: if nothing calls it earlier, the next one begins so soon, instead of after the pause. */
+void checkin_next_in(struct checkin *c, uint64_t ns);
 /* No more calls; the one in flight is cancelled. */
 void checkin_stop(struct checkin *c);
 bool checkin_is_in_flight(const struct checkin *c);
+bool checkin_is_waited_for(
+    const struct checkin *c); /* one is in flight, and there is news behind it */
 bool checkin_has_succeeded(const struct checkin *c);       /* the last one did */
 uint64_t checkin_last_success_ns(const struct checkin *c); /* 0: never */
 void checkin_free(struct checkin *c);

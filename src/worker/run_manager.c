@@ -192,7 +192,7 @@ static void saved_end(void *arg, const struct err *error)
     save_failed(NULL, error);
     l->untold = false;
     if (!l->dropped && !l->silent)
-        l->m->o.news(l->m->o.changed_arg);
+        l->m->o.news(l->m->o.changed_arg, true);
     live_finish(l);
 }
 
@@ -266,7 +266,7 @@ void live_feed(struct live *l, const struct run_event *ev)
     if (l->silent && l->run->stage == RUN_RESTAGED && !l->dropped)
         leave_silently(l);
     else if (!l->dropped && l->run->started && !had_begun && !l->silent)
-        l->m->o.news(l->m->o.changed_arg);
+        l->m->o.news(l->m->o.changed_arg, false);
     live_unref(l);
 }
 

@@ -53,7 +53,7 @@ struct run_manager_opts {
     /* Main thread: the number of runs fell, or one became worth reporting. */
     void (*changed)(void *arg);
     /* Main thread: a run has begun, or is over and waits to be finalized: what people look for. */
-    void (*news)(void *arg);
+    void (*news)(void *arg, bool over);
     void *changed_arg; /* of both */
 };
 

@@ -90,6 +90,9 @@ struct service_info {
 int service_contents_info(struct service *s, const char *uuid, const char *path,
                           struct cancel *cancel, struct service_info *ret, struct err *e)
     MUST_CHECK;
+/* Ask what a bundle is that runs here, for nothing but that the server has to ask us (nudge.h): a few seconds at most. */
+int service_look_at(struct service *s, const char *uuid, struct cancel *cancel, struct err *e)
+    MUST_CHECK;
 struct service_blob {
     const char *uuid, *path;
     uint64_t max_bytes;

@@ -17,6 +17,7 @@
 
 #define BLOB_REDIRECTS 5
 #define BLOB_MIN_RATE  128 /* bytes/s: slower is not a download but a held slot (S18) */
+#define LOOK_NS        (10 * NS_PER_S)
 #define UPLOAD_STALL   (60 * NS_PER_S)
 #define UPLOAD_ANSWER \
     (3600 * NS_PER_S) /* the server unpacks before it answers (D07: at least 1200 s) */
@@ -112,6 +113,20 @@ int service_contents_info(struct service *s, const char *uuid, const char *path,
     if (read_info(doc, ret, e) < 0)
         return err_wrap(e, "%s", OP_INFO);
     return 0;
+}
+
+int service_look_at(struct service *s, const char *uuid, struct cancel *cancel, struct err *e)
+{
+    AUTO_FREE char *path = contents_path(uuid, "info", "", "", e);
+    AUTO(http_response) struct http_response a = {0};
+    struct service_call c = {
+        .op = OP_INFO,
+        .method = "GET",
+        .path = path,
+        .http = {.total_timeout_ns = LOOK_NS},
+    };
+
+    return path ? service_perform(s, &c, cancel, &a, e) : -1;
 }
 
 /* The way from the wire to the caller's sink, through gzip where the transport encoded. */

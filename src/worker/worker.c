@@ -29,6 +29,7 @@
 #include "worker/deps.h"
 #include "worker/gpuset.h"
 #include "worker/images.h"
+#include "worker/nudge.h"
 #include "worker/options.h"
 #include "worker/reply.h"
 #include "worker/run_manager.h"
@@ -211,6 +212,7 @@ static void open_lanes(struct worker *w)
     } lanes[LANE_COUNT] = {
         [LANE_STATE] = {"state", 1},
         [LANE_CHECKIN] = {"checkin", 1},
+        [LANE_NUDGE] = {"nudge", 1},
         [LANE_SERVICE] = {"service", 4},
         [LANE_LAUNCH] = {"launch", 8},
         [LANE_DISK] = {"disk", 4},
@@ -434,6 +436,7 @@ static void free_all(struct worker *w)
 {
     worker_local_end(w);
     worker_life_end(w);
+    nudge_free(w->nudge);
     checkin_free(w->checkin);
     run_manager_free(w->runs);
     replies_free(w->replies);

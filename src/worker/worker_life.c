@@ -20,9 +20,11 @@
 #include "worker/checkin.h"
 #include "worker/deps.h"
 #include "worker/images.h"
+#include "worker/nudge.h"
 #include "worker/options.h"
 #include "worker/protocol.h"
 #include "worker/reply.h"
+#include "worker/run.h"
 #include "worker/run_manager.h"
 #include "worker/run_store.h"
 #include "worker/service.h"
@@ -32,6 +34,7 @@
 
 #define OUTAGE_NS     (60 * NS_PER_S)
 #define FIRST_NS      (3 * NS_PER_S)
+#define RUN_STARTS_NS (150 * NS_PER_MS) /* from its message, when nothing is missing */
 #define RESTAGE_NS    (120 * NS_PER_S)
 #define LAST_WORD_NS  (12 * NS_PER_S)
 #define DRAIN_NS      (30 * NS_PER_S)
@@ -242,26 +245,44 @@ void worker_life_changed(void *worker)
     look_for_end(w);
 }
 
-void worker_life_news(void *worker)
+void worker_life_news(void *worker, bool over)
 {
     struct worker *w = worker;
 
-    if (w->checkin && w->phase == PHASE_WORKING && !w->waits_for_owner)
-        checkin_tell(w->checkin);
+    if (!w->checkin || w->phase != PHASE_WORKING || w->waits_for_owner)
+        return;
+    checkin_tell(w->checkin);
+    if (over && checkin_is_waited_for(w->checkin))
+        nudge_soon(w->nudge);
+}
+
+/* A run that the check-in in flight has told to be running: whoever looks at it makes the server ask us. */
+static const char *whom_to_nudge(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->phase != PHASE_WORKING || !checkin_is_waited_for(w->checkin))
+        return NULL;
+    for (size_t i = 0; i < w->n_told; i++)
+        if (str_eq(w->told[i].state, run_stage_state(RUN_RUNNING)))
+            return w->told[i].uuid;
+    return NULL;
 }
 
 /* ---- answers ---- */
 
-/* What was brought may not be all there is: a check-in carries one message (1.8). True: there was something. */
-static bool act_on(struct worker *w, const cJSON *answer)
+/* How many actions; *ret_runs: of them, runs. */
+static size_t act_on(struct worker *w, const cJSON *answer, size_t *ret_runs)
 {
     AUTO(str_list) struct str_list notes = {0};
     struct action *list = NULL;
+    size_t n = 0;
 
     protocol_read_actions(answer, &list, &notes);
     for (size_t i = 0; i < notes.n; i++)
         log_warn("%s", notes.items[i]);
-    for (struct action *a = list; a; a = a->next) {
+    for (struct action *a = list; a; a = a->next, n++) {
+        *ret_runs += a->type == ACTION_RUN;
         /* While ending nothing is begun (3.5); but what the server takes for over may not be reported again (B049). */
         if (w->phase != PHASE_WORKING && a->type != ACTION_MARK_FINALIZED)
             continue;
@@ -270,9 +291,20 @@ static bool act_on(struct worker *w, const cJSON *answer)
         else
             run_manager_act(w->runs, a);
     }
-    bool any = list != NULL;
     action_list_free(list);
-    return any;
+    return n;
+}
+
+/*
+ * What was brought may not be all there is, as a check-in carries one message (1.8): the next one begins at once. But
+ * behind a run it gives it the moment that it may need to start: begun before, it would be held open without that news.
+ */
+static void call_again(struct worker *w, bool behind_run)
+{
+    if (behind_run)
+        checkin_next_in(w->checkin, RUN_STARTS_NS);
+    else
+        checkin_wake(w->checkin);
 }
 
 static void ask_owner(struct worker *w)
@@ -285,16 +317,17 @@ static void ask_owner(struct worker *w)
 static void accepted(void *arg, const cJSON *answer)
 {
     struct worker *w = arg;
+    size_t runs = 0;
 
     run_manager_reported(w->runs, w->told, w->n_told);
     forget_told(w);
     if (w->ask_owner)
         ask_owner(w);
-    bool more = act_on(w, answer);
+    size_t actions = act_on(w, answer, &runs);
     if (w->phase == PHASE_WORKING) {
         look_for_end(w);
-        if (more && w->phase == PHASE_WORKING)
-            checkin_wake(w->checkin);
+        if (actions && w->phase == PHASE_WORKING)
+            call_again(w, runs == actions);
     } else if (w->phase == PHASE_LAST_WORD && w->told_terminating) {
         enter_phase(w, PHASE_DRAINING);
     }
@@ -311,7 +344,8 @@ static bool is_drained(const struct worker *w)
 {
     size_t busy = run_manager_busy(w->runs) + w->starting + (w->deps ? deps_active(w->deps) : 0) +
                   images_active(w->images) + replies_active(w->replies) +
-                  checkin_is_in_flight(w->checkin) + lane_pending(w->lanes[LANE_STATE]);
+                  checkin_is_in_flight(w->checkin) + nudge_is_active(w->nudge) +
+                  lane_pending(w->lanes[LANE_STATE]);
 
     return busy == 0;
 }
@@ -319,6 +353,7 @@ static bool is_drained(const struct worker *w)
 static void begin_drain(struct worker *w)
 {
     checkin_stop(w->checkin);
+    nudge_stop(w->nudge);
     run_manager_stop(w->runs);
     images_stop(w->images);
     replies_stop(w->replies);
@@ -402,6 +437,11 @@ void worker_life_begin(struct worker *w)
         .arg = w,
     };
     AUTO_FREE char *url = wake_url(w->o->server, w->o->ws_server, run_store_id(w->store));
+    const struct nudge_opts no = {.loop = w->loop,
+                                  .lane = w->lanes[LANE_NUDGE],
+                                  .service = w->service,
+                                  .whom = whom_to_nudge,
+                                  .arg = w};
     const struct wake_opts wo = {.loop = w->loop, .url = url, .woken = woken, .arg = w};
 
     w->idle_since_ns = clock_now_ns();
@@ -409,6 +449,7 @@ void worker_life_begin(struct worker *w)
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         w->signals[i] = loop_add_signal(w->loop, numbers[i], on_signal, w);
     w->checkin = checkin_new(&o);
+    w->nudge = nudge_new(&no);
     w->wake = wake_start(&wo);
     ask_once_more(w);
     /* How long nobody was here is not known: whose the runs are comes before the first report of them (D80). */

@@ -19,6 +19,7 @@ struct local_api;
 struct loop;
 struct loop_watch;
 struct net;
+struct nudge;
 struct oci_store;
 struct options;
 struct replies;
@@ -31,6 +32,7 @@ struct wake;
 enum lane_name {
     LANE_STATE,
     LANE_CHECKIN,
+    LANE_NUDGE,
     LANE_SERVICE,
     LANE_LAUNCH,
     LANE_DISK,
@@ -63,6 +65,7 @@ struct worker {
     struct run_manager *runs;
     struct checkin *checkin;
     struct wake *wake;
+    struct nudge *nudge;
     struct local_api *local;
     struct container_env env;
     struct topology topology;
@@ -91,7 +94,7 @@ void worker_life_begin(struct worker *w);
 void worker_life_end(struct worker *w);
 /* For run_manager_opts.changed and .news. */
 void worker_life_changed(void *worker);
-void worker_life_news(void *worker);
+void worker_life_news(void *worker, bool over);
 /* The local socket (local_api.h), when recovery is over; a failure is logged and harms nothing else. */
 void worker_local_begin(struct worker *w);
 void worker_local_end(struct worker *w);

@@ -10,7 +10,7 @@ import urllib.parse
 import reads
 import strict
 import websocket
-from contents import Problem
+from contents import VERSION, Problem
 from handler import Spoiled
 
 UUID = r'(0x[0-9a-f]{32})'
@@ -221,8 +221,26 @@ class Endpoints:
         path = self._path(raw)
         if h.query_text:
             strict.refuse('B001', 'an unknown query: %s' % h.target)
+        if self.app.contents.bundle(uuid)['state'] in ('preparing', 'running'):
+            return self.live_info(h, user, uuid, path)
         h.meet_faults('info')
-        h.answer_json(self.app.contents.info(user, uuid, path))
+        return h.answer_json(self.app.contents.info(user, uuid, path))
+
+    def live_info(self, h, user, uuid, path):
+        """Of a bundle that runs: its worker is asked, with a `read` message."""
+        h.endpoint = 'live_info'
+        h.meet_faults('live_info')
+        bundle = self.app.contents.bundle(uuid)
+        if not self.app.bundles.may_read(user, bundle):
+            raise Problem(403, 'User %s does not have sufficient permissions on bundle %s (have none, '
+                               'need read)' % (user['name'], uuid))
+        if bundle['state'] == 'preparing':
+            raise Problem(404, "Bundle %s hasn't started running yet, files not available" % uuid)
+        try:
+            _, info = self.app.reads.read(uuid, path, {'type': 'get_target_info', 'depth': 0}, h.gone)
+        except Problem as why:
+            raise Problem(404, why.text) from None
+        h.answer_json({'data': info, 'meta': {'version': VERSION}})
 
     def blob(self, h, uuid, raw):
         user = self.app.oauth.user(h.headers)

@@ -26,14 +26,14 @@ class Reads:
     def __init__(self, store, workers, contents, config):
         self.store, self.workers, self.contents, self.config = store, workers, contents, config
 
-    def read(self, uuid, path, args):
+    def read(self, uuid, path, args, gone=None):
         """Returns ('json', target_info) or ('data', bytes); raises Problem."""
         bundle = self.contents.bundle(uuid)
         if bundle['state'] != 'running' or not bundle['worker']:
             return self._from_store(uuid, path, args)
         message = {'type': 'read', 'uuid': uuid, 'path': path, 'read_args': args}
         try:
-            return self._result(self.workers.ask(bundle['worker'], message), bundle)
+            return self._result(self.workers.ask(bundle['worker'], message, gone), bundle)
         except Problem as why:
             if why.text == 'Bundle no longer running':
                 return self._from_store(uuid, path, args)
