@@ -182,27 +182,23 @@ int container_remove(const struct container_env *env, const struct run *run, str
 
 /* ---- making ---- */
 
-/* On a shared file system the server has made the directory; only the NFS cache may be behind (6.1 step 5). */
-static int open_bundle_dir(const struct container_env *env, const struct run *run,
-                           struct cancel *cancel, struct err *e)
+/* On a shared file system the server has made the directory; only the NFS cache may be behind (6.1 step 5). It is not
+ * waited for here: a thread that waits is one that makes no other container. */
+static int open_bundle_dir(const struct container_env *env, const struct run *run, bool *ret_no_dir,
+                           struct err *e)
 {
-    uint64_t deadline = clock_in_ns(env->shared_dir_wait_ns);
-    int fd;
-
     if (!env->shared_fs && path_mkdirs(run->dir, 0755, e) < 0)
         return -1;
-    while ((fd = open(run->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0 &&
-           env->shared_fs) {
-        if (fd_wait(cancel_fd(cancel), POLLIN, clock_in_ns(NS_PER_S)) == 1)
-            return err_set(e, ERR_CANCELLED, "Cancelled");
-        if (clock_passed(deadline))
-            return err_set(
-                e, ERR_ABSENT,
-                "Bundle directory cannot be found on the shared filesystem. Please ensure the shared "
-                "filesystem between the server and your worker is mounted properly or contact your "
-                "administrators.");
-    }
-    return fd < 0 ? err_sys(e, "open %s", run->dir) : fd;
+    int fd = open(run->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0 || !env->shared_fs)
+        return fd < 0 ? err_sys(e, "open %s", run->dir) : fd;
+    *ret_no_dir = true;
+    return err_set(
+        e, ERR_ABSENT,
+        "Bundle directory cannot be found on the shared filesystem. Please ensure the shared "
+        "filesystem between the server and your worker is mounted properly or contact your "
+        "administrators.");
 }
 
 static uint32_t hash_of(const char *uuid)
@@ -369,7 +365,7 @@ int container_create(const struct container_env *env, const struct run *run,
                      const struct image *image, const struct str_list *paths, struct cancel *cancel,
                      struct container_made *ret, struct err *e)
 {
-    AUTO_CLOSE int dir = open_bundle_dir(env, run, cancel, e);
+    AUTO_CLOSE int dir = open_bundle_dir(env, run, &ret->no_dir, e);
     struct dep_place *places = NULL;
     size_t n = 0;
 

@@ -40,6 +40,8 @@ struct container_env {
 struct container_made {
     struct ctr_shim *shim; /* created, not started */
     struct str_list links; /* placed in the bundle directory; also after a failure */
+    bool
+        no_dir; /* shared file system, and the server's directory is not to be seen: it may come yet */
 };
 /*
  *   run       a copy of the run: cpus, mems, gpus, userns_first_id are set

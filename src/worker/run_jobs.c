@@ -25,6 +25,8 @@
 #include "worker/run_store.h"
 #include "worker/upload.h"
 
+#define DIR_LOOK_NS NS_PER_S
+
 /* A copy for a lane; the state file's form is the definition of all that a run is. */
 static struct run *copy_run(const struct run *r)
 {
@@ -97,6 +99,27 @@ static void create_free(struct create_job *j)
     free(j);
 }
 
+static void look_again(void *arg)
+{
+    live_create(arg);
+}
+
+/* The server's directory on a shared file system is not to be seen. True: it is waited for (B144). */
+static bool waits_for_dir(struct live *l, const struct create_job *j)
+{
+    if (!j->made.no_dir)
+        return false;
+    if (!l->dir_until_ns)
+        l->dir_until_ns = clock_in_ns(j->env->shared_dir_wait_ns);
+    if (clock_passed(l->dir_until_ns))
+        return false;
+    if (!l->dir_timer)
+        l->dir_timer = loop_add_timer(l->m->o.loop, look_again, l);
+    loop_arm(l->dir_timer, DIR_LOOK_NS);
+    live_feed_text(l, EV_STATUS, "Waiting for bundle directory to be created by the server");
+    return true;
+}
+
 static void create_done(struct job *job)
 {
     struct create_job *j = (struct create_job *)job;
@@ -114,7 +137,8 @@ static void create_done(struct job *job)
         live_remove(l);
     } else if (l->run->stage == RUN_PREPARING && j->ok) {
         live_feed_text(l, EV_CREATED, l->digest);
-    } else if (l->run->stage == RUN_PREPARING && job->ran && !l->m->stopped) {
+    } else if (l->run->stage == RUN_PREPARING && job->ran && !l->m->stopped &&
+               !waits_for_dir(l, j)) {
         log_warn("run=%s %s", l->run->bundle.uuid, j->error.msg);
         live_feed_text(l, EV_START_FAILED, j->error.msg);
     }
@@ -160,8 +184,6 @@ void live_create(struct live *l)
     j->image = image_ref(l->image);
     l->creating = true;
     live_begin(l);
-    if (j->env->shared_fs && access(l->run->dir, F_OK) < 0)
-        live_feed_text(l, EV_STATUS, "Waiting for bundle directory to be created by the server");
     lane_submit(l->m->o.launch_lane, &j->job);
 }
 

@@ -42,6 +42,8 @@ struct live {
     struct cancel *create_cancel;
     struct ctr_shim *shim;
     struct loop_watch *shim_watch, *time_timer, *disk_timer;
+    struct loop_watch *dir_timer; /* its directory on a shared file system is waited for… */
+    uint64_t dir_until_ns;        /* …until then; 0: not yet */
     struct usage_meter meter;
     struct upload *upload;
 };

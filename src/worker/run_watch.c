@@ -25,7 +25,8 @@ void live_unwatch(struct live *l)
     loop_watch_free(l->shim_watch);
     loop_watch_free(l->time_timer);
     loop_watch_free(l->disk_timer);
-    l->shim_watch = l->time_timer = l->disk_timer = NULL;
+    loop_watch_free(l->dir_timer);
+    l->shim_watch = l->time_timer = l->disk_timer = l->dir_timer = NULL;
 }
 
 /* ---- the end ---- */
