@@ -62,7 +62,8 @@ struct deps {
     struct dep *list;
     size_t active;
     bool stopped;
-    char *shown_path; /* of the last status */
+    bool looking, look_again; /* at what others have put into the cache */
+    char *shown_path;         /* of the last status */
 };
 
 static struct dep *find(struct deps *d, const char *uuid, const char *path)
@@ -152,6 +153,12 @@ static int fetch_with_retries(struct download *j, struct err *e)
     }
 }
 
+static void give_up(struct download *j)
+{
+    deps_fetch_discard(&j->d->dirs, j->place);
+    deps_place_give_up(&j->d->dirs, j->place);
+}
+
 static void run_download(struct job *job)
 {
     struct download *j = (struct download *)job;
@@ -162,7 +169,7 @@ static void run_download(struct job *job)
     if (rc == 0 && !j->place->whole) {
         rc = fetch_with_retries(j, &e);
         if (rc < 0)
-            deps_fetch_discard(&j->d->dirs, j->place); /* while its lock is held */
+            give_up(j); /* while its lock is held */
     }
     if (rc == 0) {
         deps_place_share(j->place);
@@ -176,6 +183,7 @@ static void run_download(struct job *job)
 /* --- main thread ------------------------------------------------------------------------------------------------- */
 
 static void evict(struct deps *d);
+static void look_around(struct deps *d);
 
 static void become_ready(struct deps *d, struct dep *x, struct download *j)
 {
@@ -219,6 +227,7 @@ static void download_done(struct job *job)
     free(j->path);
     free(j);
     evict(d);
+    look_around(d);
 }
 
 static void start_download(struct deps *d, struct dep *x)
@@ -318,6 +327,7 @@ void deps_keep_runs(struct deps *d, const struct str_list *runs)
 {
     deps_place_keep_marks(&d->dirs, runs);
     evict(d);
+    look_around(d);
 }
 
 static bool forget_dependent(struct dep *x, const char *run)
@@ -340,7 +350,7 @@ void deps_release(struct deps *d, const char *run)
             continue;
         x->last_used = clock_epoch();
         if (x->state == DEPS_READY)
-            deps_place_unmark(&d->dirs, x->place->name, run);
+            x->place->marked = deps_place_unmark(&d->dirs, x->place->name, run);
         if (x->state == DEPS_READY && !x->dependents.n)
             close_fd(&x->place->lock);
         if (x->job && !x->dependents.n)
@@ -424,7 +434,7 @@ static void evict(struct deps *d)
             .key_bytes = strlen(x->uuid) + strlen(x->path) + 8,
             .last_used = x->last_used,
             .failed = x->state == DEPS_FAILED,
-            .in_use = x->dependents.n || x->job,
+            .in_use = x->dependents.n || x->job || (x->place && x->place->marked),
         };
     }
     size_t chosen = cache_evict(items, n, d->o.max_bytes, BOUND_CHECKIN_DEPENDENCIES, victims);
@@ -437,6 +447,116 @@ static void evict(struct deps *d)
         else
             drop(d, x);
     }
+}
+
+/* --- other workers on this cache ---------------------------------------------------------------------------------
+ *
+ * The limit is one for all that share the cache. So whenever we have put something into it, we look at what others have
+ * put there and taken away meanwhile, and give up what is over the limit, whoever fetched it.
+ */
+
+struct seen {
+    struct seen *next;
+    char *uuid, *path;
+    struct deps_place place;
+};
+
+struct look {
+    struct job job; /* first */
+    struct deps *d;
+    struct seen *list;
+    bool ok;
+};
+
+static void note_seen(void *arg, const char *uuid, const char *path, const struct deps_place *p)
+{
+    struct look *k = arg;
+    struct seen *s = mem_new(struct seen);
+
+    s->uuid = mem_strdup(uuid);
+    s->path = mem_strdup(path);
+    s->place = *p;
+    s->place.name = mem_strdup(p->name);
+    s->next = k->list;
+    k->list = s;
+}
+
+static void run_look(struct job *job)
+{
+    struct look *k = (struct look *)job;
+    struct err e = ERR_INIT;
+
+    k->ok = deps_place_each(&k->d->dirs, note_seen, k, &e) == 0;
+    if (!k->ok)
+        log_debug("dependency cache: %s", e.msg);
+}
+
+static void found(void *arg, const char *uuid, const char *path, const struct deps_place *p);
+
+static bool is_seen(const struct seen *s, const struct dep *x)
+{
+    for (; s; s = s->next)
+        if (str_eq(s->uuid, x->uuid) && str_eq(s->path, x->path))
+            return true;
+    return false;
+}
+
+static void take_over(struct deps *d, const struct look *k)
+{
+    for (struct seen *s = k->list; s; s = s->next) {
+        struct dep *x = find(d, s->uuid, s->path);
+
+        if (!x)
+            found(d, s->uuid, s->path, &s->place);
+        else if (x->place)
+            x->place->marked = s->place.marked;
+    }
+    for (struct dep *x = d->list, *next; x; x = next) {
+        next = x->next;
+        if (x->state == DEPS_READY && !x->dependents.n && !is_seen(k->list, x))
+            drop(d, x);
+    }
+}
+
+static void look_done(struct job *job)
+{
+    struct look *k = (struct look *)job;
+    struct deps *d = k->d;
+
+    d->active--;
+    d->looking = false;
+    if (k->ok && !d->stopped) {
+        take_over(d, k);
+        evict(d);
+    }
+    while (k->list) {
+        struct seen *s = k->list;
+
+        k->list = s->next;
+        free(s->uuid);
+        free(s->path);
+        free(s->place.name);
+        free(s);
+    }
+    free(k);
+    if (d->look_again)
+        look_around(d);
+}
+
+static void look_around(struct deps *d)
+{
+    if (!d->o.max_bytes || d->stopped)
+        return;
+    d->look_again = d->looking;
+    if (d->looking)
+        return;
+    struct look *k = mem_new(struct look);
+
+    k->d = d;
+    k->job = (struct job){.run = run_look, .done = look_done};
+    d->looking = true;
+    d->active++;
+    lane_submit(d->o.disk_lane, &k->job);
 }
 
 /* --- life -------------------------------------------------------------------------------------------------------- */
@@ -458,7 +578,7 @@ int deps_open(const struct deps_opts *o, struct deps **ret, struct err *e)
     d->o = *o;
     d->dirs.contents = d->dirs.state = -1;
     if (deps_dirs_open(o->work_dir, o->owner, &d->dirs, e) < 0 ||
-        deps_place_scan(&d->dirs, found, d, e) < 0)
+        deps_place_sweep(&d->dirs, e) < 0 || deps_place_each(&d->dirs, found, d, e) < 0)
         return err_wrap(e, "dependency cache");
     *ret = take_ptr(&d);
     return 0;

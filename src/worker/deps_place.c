@@ -111,27 +111,65 @@ char *deps_place_temporary(const char *name)
     return mem_printf(".tmp-%s", name);
 }
 
-static int open_lock(const struct deps_dirs *d, const char *name, struct err *e)
+static int open_lock(const struct deps_dirs *d, const char *name, int create, struct err *e)
 {
     AUTO_FREE char *file = mem_printf("%s.lock", name);
-    int fd = openat(d->state, file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = openat(d->state, file, O_RDWR | create | O_CLOEXEC | O_NOFOLLOW, 0600);
 
     return fd < 0 ? err_sys(e, "open lock %s", file) : fd;
 }
 
+/* A lock file goes with its place, so that whoever waited for it may hold one that is gone. By an open, not a look-up:
+ * that is when a network file system asks what is there. */
+static bool is_current(const struct deps_dirs *d, const char *name, int fd)
+{
+    struct err ignored = ERR_INIT;
+    AUTO_CLOSE int now = open_lock(d, name, 0, &ignored);
+    struct stat a, b;
+
+    return now >= 0 && fstat(fd, &a) == 0 && fstat(now, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+/* 1: locked, *ret is the lock; 0: somebody else has it. how: LOCK_EX, LOCK_SH. */
+static int try_lock(const struct deps_dirs *d, const char *name, int how, int *ret, struct err *e)
+{
+    for (;;) {
+        AUTO_CLOSE int fd = open_lock(d, name, O_CREAT, e);
+
+        if (fd < 0)
+            return -1;
+        if (flock(fd, how | LOCK_NB) < 0)
+            return errno == EWOULDBLOCK || errno == EINTR ? 0 : err_sys(e, "lock a dependency");
+        if (!is_current(d, name, fd))
+            continue;
+        *ret = take_fd(&fd);
+        return 1;
+    }
+}
+
 /* flock(2) cannot be waited for beside a cancel, so it is asked a few times a second: only another worker's download makes
  * us wait at all. */
-static int lock_exclusive(int fd, struct cancel *cancel, struct err *e)
+static int lock_exclusive(const struct deps_dirs *d, const char *name, struct cancel *cancel,
+                          int *ret, struct err *e)
 {
-    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return err_sys(e, "lock a dependency");
+    int rc;
+
+    while ((rc = try_lock(d, name, LOCK_EX, ret, e)) == 0) {
         if (cancel_fired(cancel))
             return err_set(e, ERR_CANCELLED, "Aborted by user");
         if (fd_wait(cancel_fd(cancel), POLLIN, clock_in_ns(LOCK_POLL_NS)) < 0)
             return err_sys(e, "wait for a dependency");
     }
-    return 0;
+    return rc < 0 ? -1 : 0;
+}
+
+/* Held exclusively: nobody else can take it away, and who waits for it finds that it is gone. */
+static void remove_lock(const struct deps_dirs *d, const char *name)
+{
+    AUTO_FREE char *file = mem_printf("%s.lock", name);
+
+    unlinkat(d->state, file, 0);
 }
 
 static int read_record(const struct deps_dirs *d, const char *name, struct record *r, struct err *e)
@@ -174,8 +212,8 @@ int deps_place_lock(const struct deps_dirs *d, const char *uuid, const char *pat
         AUTO(deps_place) struct deps_place *p = mem_new(struct deps_place);
 
         p->name = deps_place_name(uuid, path, collision);
-        p->lock = open_lock(d, p->name, e);
-        if (p->lock < 0 || lock_exclusive(p->lock, cancel, e) < 0)
+        p->lock = -1;
+        if (lock_exclusive(d, p->name, cancel, &p->lock, e) < 0)
             return -1;
         if (!examine(d, p, uuid, path))
             continue;
@@ -190,19 +228,31 @@ void deps_place_share(struct deps_place *p)
     flock(p->lock, LOCK_SH);
 }
 
+void deps_place_give_up(const struct deps_dirs *d, const struct deps_place *p)
+{
+    if (!p->whole)
+        remove_lock(d, p->name);
+}
+
 int deps_place_use(const struct deps_dirs *d, const char *name, const char *uuid, const char *path,
                    struct deps_place **ret, struct err *e)
 {
     AUTO(deps_place) struct deps_place *p = mem_new(struct deps_place);
 
     p->name = mem_strdup(name);
-    p->lock = open_lock(d, name, e);
-    if (p->lock < 0)
+    p->lock = -1;
+    int rc = try_lock(d, name, LOCK_SH, &p->lock, e);
+    if (rc < 0)
         return -1;
-    if (flock(p->lock, LOCK_SH | LOCK_NB) < 0 || !examine(d, p, uuid, path) || !p->whole)
-        return err_set(e, ERR_ABSENT, "dependency %s is not in the cache any more", name);
-    *ret = take_ptr(&p);
-    return 0;
+    if (rc == 1 && examine(d, p, uuid, path) && p->whole) {
+        *ret = take_ptr(&p);
+        return 0;
+    }
+    /* we may have made it just now */
+    if (rc == 1 && !p->whole && flock(p->lock, LOCK_EX | LOCK_NB) == 0 &&
+        is_current(d, name, p->lock) && examine(d, p, uuid, path) && !p->whole)
+        remove_lock(d, name);
+    return err_set(e, ERR_ABSENT, "dependency %s is not in the cache any more", name);
 }
 
 int deps_place_commit(const struct deps_dirs *d, struct deps_place *p, const char *uuid,
@@ -251,13 +301,17 @@ static int remove_locked(const struct deps_dirs *d, const char *name, struct err
 
 int deps_place_remove(const struct deps_dirs *d, const char *name, struct err *e)
 {
-    AUTO_CLOSE int lock = open_lock(d, name, e);
+    AUTO_CLOSE int lock = -1;
+    int rc = try_lock(d, name, LOCK_EX, &lock, e);
 
-    if (lock < 0)
+    if (rc < 0)
         return -1;
-    if (flock(lock, LOCK_EX | LOCK_NB) < 0 || is_marked(d, name))
+    if (rc == 0 || is_marked(d, name))
         return err_set(e, ERR_LIMIT, "dependency %s is in use", name);
-    return remove_locked(d, name, e);
+    if (remove_locked(d, name, e) < 0)
+        return -1;
+    remove_lock(d, name);
+    return 0;
 }
 
 static char *mark_file(const struct deps_dirs *d, const char *run)
@@ -275,13 +329,13 @@ void deps_place_mark(const struct deps_dirs *d, const char *name, const char *ru
         openat(d->state, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
-void deps_place_unmark(const struct deps_dirs *d, const char *name, const char *run)
+bool deps_place_unmark(const struct deps_dirs *d, const char *name, const char *run)
 {
     AUTO_FREE char *dir = mark_dir(name), *file = mark_file(d, run);
     AUTO_FREE char *path = mem_printf("%s/%s", dir, file);
 
     unlinkat(d->state, path, 0);
-    unlinkat(d->state, dir, AT_REMOVEDIR);
+    return is_marked(d, name);
 }
 
 /* Names of a directory, copied, so that entries may go while they are looked at. */
@@ -314,43 +368,101 @@ static void sweep_contents(const struct deps_dirs *d, const struct str_list *nam
         const char *name = str_starts(entry, ".tmp-") ? entry + 5 : entry;
         AUTO_FREE char *file = mem_printf("%s.json", name);
         struct err ignored = ERR_INIT;
-        AUTO_CLOSE int lock = open_lock(d, name, &ignored);
+        AUTO_CLOSE int lock = -1;
 
-        if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
+        if (try_lock(d, name, LOCK_EX, &lock, &ignored) != 1)
             continue;
-        if (name != entry || faccessat(d->state, file, F_OK, 0) < 0) {
-            int rc UNUSED = tree_remove_at(d->contents, entry, &ignored);
-        }
+        bool whole = faccessat(d->state, file, F_OK, 0) == 0;
+
+        if ((name != entry || !whole) && tree_remove_at(d->contents, entry, &ignored) == 0 &&
+            !whole)
+            remove_lock(d, name);
     }
 }
 
-int deps_place_scan(const struct deps_dirs *d,
-                    void (*fn)(void *arg, const char *uuid, const char *path,
-                               const struct deps_place *p),
-                    void *arg, struct err *e)
+/* Locks of places that are empty: a download that died, or a removal that was cut off. */
+static void sweep_locks(const struct deps_dirs *d, const struct str_list *states)
 {
-    AUTO(str_list) struct str_list contents = {0}, states = {0};
+    for (size_t i = 0; i < states->n; i++) {
+        if (!str_ends(states->items[i], ".lock"))
+            continue;
+        AUTO_FREE char *name =
+            mem_strndup(states->items[i], strlen(states->items[i]) - strlen(".lock"));
+        AUTO_FREE char *file = mem_printf("%s.json", name);
+        struct err ignored = ERR_INIT;
+        AUTO_CLOSE int lock = -1;
+
+        if (faccessat(d->state, file, F_OK, 0) < 0 &&
+            try_lock(d, name, LOCK_EX, &lock, &ignored) == 1 &&
+            faccessat(d->state, file, F_OK, 0) < 0)
+            remove_lock(d, name);
+    }
+}
+
+/* Records that cannot be read are set aside, those without contents removed. */
+static void sweep_records(const struct deps_dirs *d, const struct str_list *states)
+{
+    for (size_t i = 0; i < states->n; i++) {
+        struct err problem = ERR_INIT;
+        struct record r = {0};
+
+        if (!str_ends(states->items[i], ".json"))
+            continue;
+        AUTO_FREE char *name =
+            mem_strndup(states->items[i], strlen(states->items[i]) - strlen(".json"));
+
+        if (read_record(d, name, &r, &problem) < 0) {
+            int rc UNUSED = statefile_set_aside(d->state, states->items[i], &problem);
+        } else if (faccessat(d->contents, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
+            int rc UNUSED = statefile_remove(d->state, states->items[i], false, &problem);
+        }
+        json_free_fields(record_fields, &r);
+    }
+}
+
+int deps_place_sweep(const struct deps_dirs *d, struct err *e)
+{
+    AUTO(str_list) struct str_list contents = {0}, states = {0}, left = {0};
 
     statefile_sweep(d->state);
     if (list(d->contents, &contents, e) < 0 || list(d->state, &states, e) < 0)
         return -1;
     sweep_contents(d, &contents);
+    sweep_records(d, &states);
+    if (list(d->state, &left, e) < 0)
+        return -1;
+    sweep_locks(d, &left);
+    return 0;
+}
+
+static bool has_marks(const struct deps_dirs *d, const char *name)
+{
+    AUTO_FREE char *dir = mark_dir(name);
+
+    return faccessat(d->state, dir, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int deps_place_each(const struct deps_dirs *d,
+                    void (*fn)(void *arg, const char *uuid, const char *path,
+                               const struct deps_place *p),
+                    void *arg, struct err *e)
+{
+    AUTO(str_list) struct str_list states = {0};
+
+    if (list(d->state, &states, e) < 0)
+        return -1;
     for (size_t i = 0; i < states.n; i++) {
-        struct err problem = ERR_INIT;
+        struct err ignored = ERR_INIT;
         struct record r = {0};
 
         if (!str_ends(states.items[i], ".json"))
             continue;
         AUTO_FREE char *name =
             mem_strndup(states.items[i], strlen(states.items[i]) - strlen(".json"));
-        bool readable = read_record(d, name, &r, &problem) == 0;
 
-        if (!readable) {
-            int rc UNUSED = statefile_set_aside(d->state, states.items[i], &problem);
-        } else if (faccessat(d->contents, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
-            int rc UNUSED = statefile_remove(d->state, states.items[i], false, &problem);
-        } else {
-            const struct deps_place p = {name, -1, r.bytes, r.is_dir, true, r.last_used};
+        if (read_record(d, name, &r, &ignored) == 0) {
+            const struct deps_place p = {
+                name, -1, r.bytes, r.is_dir, true, has_marks(d, name), r.last_used};
 
             fn(arg, r.uuid, r.path, &p);
         }

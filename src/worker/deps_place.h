@@ -5,7 +5,8 @@
  *   {work}/dependencies/{name}               the contents, whole or absent
  *   {work}/dependencies/.tmp-{name}          a download under way; garbage unless {name}.lock is held
  *   {work}/dependencies-state/{name}.json    key, size, kind; there exactly while the contents are
- *   {work}/dependencies-state/{name}.lock    flock: exclusive while it is made or removed, shared while it is used
+ *   {work}/dependencies-state/{name}.lock    flock: exclusive while it is made or removed, shared while it is used; it
+ *                                            goes with the contents
  *   {work}/dependencies-state/{name}.use/    a file a run: its contents stay even when its worker is down for a while
  *
  * All of it also serves several workers on one, possibly network, file system (B141). Threads: any; blocks on disk.
@@ -30,6 +31,7 @@ struct deps_place {
     int lock; /* flock on {name}.lock; -1: not held */
     uint64_t bytes;
     bool is_dir, whole; /* whole: contents and record are there */
+    bool marked;        /* some worker's run used it when it was listed */
     double last_used;
 };
 void deps_place_free(struct deps_place *p); /* the lock falls */
@@ -47,6 +49,8 @@ int deps_place_lock(const struct deps_dirs *d, const char *uuid, const char *pat
                     struct cancel *cancel, struct deps_place **ret, struct err *e) MUST_CHECK;
 /* From exclusive to shared: it is in use. */
 void deps_place_share(struct deps_place *p);
+/* Locked exclusively, and nothing came of it: the lock's file goes, the lock itself with the place. */
+void deps_place_give_up(const struct deps_dirs *d, const struct deps_place *p);
 /* Shared lock on a place known to be whole, without waiting; ERR_ABSENT when it is gone or being removed. */
 int deps_place_use(const struct deps_dirs *d, const char *name, const char *uuid, const char *path,
                    struct deps_place **ret, struct err *e) MUST_CHECK;
@@ -59,10 +63,13 @@ char *deps_place_temporary(const char *name);
 int deps_place_remove(const struct deps_dirs *d, const char *name, struct err *e) MUST_CHECK;
 
 void deps_place_mark(const struct deps_dirs *d, const char *name, const char *run);
-void deps_place_unmark(const struct deps_dirs *d, const char *name, const char *run);
+/* True: other runs, of whatever worker, still use it. */
+bool deps_place_unmark(const struct deps_dirs *d, const char *name, const char *run);
 
-/* Start-up (7.7): fn for each whole place; garbage that nobody holds is removed. */
-int deps_place_scan(const struct deps_dirs *d,
+/* Start-up (7.7): garbage that nobody holds is removed. */
+int deps_place_sweep(const struct deps_dirs *d, struct err *e) MUST_CHECK;
+/* fn for each whole place, whichever worker made it. */
+int deps_place_each(const struct deps_dirs *d,
                     void (*fn)(void *arg, const char *uuid, const char *path,
                                const struct deps_place *p),
                     void *arg, struct err *e) MUST_CHECK;

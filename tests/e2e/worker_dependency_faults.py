@@ -168,12 +168,33 @@ def full_cache(lab, client, tree):
         lab.wait(uuid, 'ready')
     lab.until(lambda: sum(len(d) for d in [[n for n in cached(lab) if n in zeros]]) <= 2, 'eviction')
     check(zeros[-1] in cached(lab), cached(lab))
-    total = sum(os.path.getsize(os.path.join(top, f)) for top, _, files in os.walk(os.path.join(lab.work_dir, 'dependencies')) for f in files)
-    check(total <= 6 << 20, total, cached(lab))
+    check(on_disk(lab) <= 6 << 20, on_disk(lab), cached(lab))
     told = [d for row in client.workers() if row['id'] == 'w1' for d in row['checkin']['dependencies']]
     lab.until(lambda: sorted(d[0] for row in client.workers() if row['id'] == 'w1' for d in row['checkin']['dependencies'] if not d[1]) ==
               sorted(n for n in cached(lab) if '_' not in n), 'the list to be told')
     check(all(len(d) == 2 for d in told), told)
+
+
+def on_disk(lab):
+    return sum(os.path.getsize(os.path.join(top, f)) for top, _, files in os.walk(os.path.join(lab.work_dir, 'dependencies'))
+               for f in files)
+
+
+def kept(lab, suffix):
+    state = os.listdir(os.path.join(lab.work_dir, 'dependencies-state'))
+    return sorted(n[:-len(suffix)] for n in state if n.endswith(suffix))
+
+
+def one_limit_for_all(lab, client):
+    """Two workers fill one cache: the limit holds for both together, and nothing is left of what went."""
+    other = lab.worker('--tag', 'three', '--max-work-dir-size', '6m', name='w4')
+    for k in range(4):
+        z = client.upload(archive(('./z', tarfile.REGTYPE, b'\0' * (2 << 20), 0o644)), kind='directory')
+        lab.wait(lab.run('stat -c %s d/z', ('d', z, ''), queue='tag=' + ('one', 'three')[k % 2]), 'ready')
+    lab.until(lambda: on_disk(lab) <= 6 << 20, 'the limit of both together')
+    lab.until(lambda: kept(lab, '.lock') == kept(lab, '.json') == cached(lab), 'locks to go with what they lock')
+    check(z in cached(lab), cached(lab))
+    equal(other.stop(), 0)
 
 
 def shared_file_system(lab, client):
@@ -201,4 +222,5 @@ with worker_lab.Lab(manager_interval=0.1, worker_timeout=60) as lab:
     waiting(lab, c)
     two_workers(lab, c, file)
     full_cache(lab, c, tree)
+    one_limit_for_all(lab, c)
     shared_file_system(lab, c)
