@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -34,7 +35,7 @@ struct run_store {
     char *name; /* of dir in parent */
     char *id;
     struct lane *lane;
-    bool reserved;            /* touched on the lane only, once there is one */
+    atomic_bool reserved;     /* any thread */
     struct save_job *waiting; /* newest first; main only */
     pthread_mutex_t mutex;    /* what main and the lane both know of a save */
 };
@@ -138,11 +139,26 @@ static void make_reserve(struct run_store *s)
 {
     struct statvfs v;
 
-    if (s->reserved || fstatvfs(s->dir, &v) < 0 ||
+    if (atomic_load(&s->reserved) || fstatvfs(s->dir, &v) < 0 ||
         (uint64_t)v.f_bavail * v.f_frsize < 10ull * RESERVE_BYTES)
         return;
     AUTO_CLOSE int fd = openat(s->dir, RESERVE, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    s->reserved = fd >= 0 && posix_fallocate(fd, 0, RESERVE_BYTES) == 0;
+    atomic_store(&s->reserved, fd >= 0 && posix_fallocate(fd, 0, RESERVE_BYTES) == 0);
+}
+
+/* Any thread. On a full disk in the room that is kept for it. */
+static int write_state(struct run_store *s, const char *name, const char *text, bool durable,
+                       struct err *e)
+{
+    if (statefile_replace(s->dir, name, text, strlen(text), 0600, durable, e) == 0) {
+        make_reserve(s);
+        return 0;
+    }
+    if ((e->sys != ENOSPC && e->sys != EDQUOT) || unlinkat(s->dir, RESERVE, 0) < 0)
+        return -1;
+    atomic_store(&s->reserved, false);
+    *e = (struct err)ERR_INIT;
+    return statefile_replace(s->dir, name, text, strlen(text), 0600, durable, e);
 }
 
 static int choose_id(struct run_store *s, const char *id, struct err *e)
@@ -229,19 +245,6 @@ struct save_job {
     bool begun, passed;     /* under the store's mutex */
 };
 
-static int write_state(struct run_store *s, const char *name, const char *text, struct err *e)
-{
-    if (statefile_replace(s->dir, name, text, strlen(text), 0600, true, e) == 0) {
-        make_reserve(s);
-        return 0;
-    }
-    if ((e->sys != ENOSPC && e->sys != EDQUOT) || unlinkat(s->dir, RESERVE, 0) < 0)
-        return -1;
-    s->reserved = false;
-    *e = (struct err)ERR_INIT;
-    return statefile_replace(s->dir, name, text, strlen(text), 0600, true, e);
-}
-
 /* False when a later save of the same run will do. */
 static bool begin_save(struct save_job *j)
 {
@@ -262,7 +265,7 @@ static void save_run(struct job *job)
     if (!j->text)
         (void)!statefile_remove(j->dir, j->name, true, &j->error);
     else
-        (void)!write_state(j->store, j->name, j->text, &j->error);
+        (void)!write_state(j->store, j->name, j->text, true, &j->error);
     if (j->error.kind == ERR_NONE)
         unlinkat(j->dir, j->note, 0);
 }
@@ -356,7 +359,8 @@ int run_store_note(struct run_store *s, const struct bundle *b, struct err *e)
     AUTO(cJSON) cJSON *v = json_write_fields(bundle_fields, b);
     AUTO_FREE char *text = json_text(v);
 
-    return statefile_replace(s->dir, name, text, strlen(text), 0600, false, e);
+    /* Also on a full disk: a run that is taken and cannot be made says why, one that is not hangs in "starting". */
+    return write_state(s, name, text, false, e);
 }
 
 void run_store_unnote(struct run_store *s, const char *uuid)

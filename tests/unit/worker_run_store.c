@@ -4,7 +4,11 @@
  * rows: B140 B191 B192 D68 D69 D70
  */
 /* threads: yes */
+/* needs: root */
+#include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -199,12 +203,90 @@ static void an_id_that_was_made_is_kept(void **state UNUSED)
     assert_string_equal(run_store_id(s), id);
 }
 
+/* ---- a full disk ---- */
+
+/* All of it, down to the last block that anybody gets. */
+static void fill_disk(void)
+{
+    AUTO_FREE char *path = mem_printf("%s/filler", top);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    char block[4096] = {0};
+
+    while (write(fd, block, sizeof(block)) > 0)
+        continue;
+    assert_int_equal(errno, ENOSPC);
+}
+
+static void count_saved(void *arg, const struct err *error)
+{
+    if (!error)
+        ++*(unsigned *)arg;
+}
+
+static unsigned save_all(struct run_store *s, unsigned n)
+{
+    unsigned saved = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        AUTO_FREE char *uuid = mem_printf("0x%032x", i);
+        AUTO(run) struct run *r = make_run(uuid);
+
+        run_store_save(s, r, count_saved, &saved);
+    }
+    return saved;
+}
+
+static bool has_reserve(void)
+{
+    AUTO_FREE char *path = mem_printf("%s/state/full/reserve", top);
+    struct stat st;
+
+    return stat(path, &st) == 0 && st.st_blocks * 512 >= 8 << 20;
+}
+
+/* Ends of runs, and what is being asked for, are still written down; when there is room again, some of it is kept again. */
+static void a_full_disk_has_room_for_states(void **state UNUSED)
+{
+    AUTO_FREE struct run **runs = NULL;
+    AUTO(bundle) struct bundle *b = make_bundle(OTHER);
+    AUTO_FREE char *filler = mem_printf("%s/filler", top);
+    struct err e = ERR_INIT;
+    size_t damaged;
+
+    assert_int_equal(mount("tmpfs", top, "tmpfs", 0, "size=96m"), 0);
+    {
+        AUTO(run_store) struct run_store *s = open_store("full");
+        assert_true(has_reserve());
+        fill_disk();
+        assert_int_equal(run_store_note(s, b, &e), 0);
+        assert_false(has_reserve());
+        assert_int_equal(save_all(s, 200), 200);
+    }
+    AUTO(run_store) struct run_store *s = open_store("full");
+    assert_int_equal(load(s, &runs, &damaged), 200);
+    assert_int_equal(damaged, 0);
+    for (unsigned i = 0; i < 200; i++)
+        run_free(runs[i]);
+    assert_int_equal(unlink(filler), 0);
+    assert_int_equal(save_all(s, 1), 1);
+    assert_true(has_reserve());
+}
+
+static int leave_tmpfs(void **state UNUSED)
+{
+    return umount2(top, MNT_DETACH);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(later_saves_speak_for_earlier),
         cmocka_unit_test(a_start_finds_what_was_left),
         cmocka_unit_test(an_id_that_was_made_is_kept),
+        cmocka_unit_test_teardown(a_full_disk_has_room_for_states, leave_tmpfs),
     };
+
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return 1;
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
