@@ -70,7 +70,10 @@ struct http_request {
     uint64_t stall_timeout_ns;   /* no byte either way for this long; 0: 60 s */
     uint64_t
         answer_timeout_ns; /* silence between the end of our body and the answer; 0: stall_timeout_ns */
-    uint64_t min_rate;     /* bytes/s over rate_window_ns, 0: none (S18) */
+    uint64_t
+        dead_peer_ns; /* a peer whose kernel acknowledges nothing for so long is gone, however long an answer may
+                              take; counts for the connection this request makes. 0: 45 s */
+    uint64_t min_rate;         /* bytes/s over rate_window_ns, 0: none (S18) */
     uint64_t rate_window_ns;   /* 0: a minute */
     uint64_t total_timeout_ns; /* 0: none */
     struct cancel *cancel;

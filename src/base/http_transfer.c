@@ -6,6 +6,7 @@
 #include "base/http_transfer.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,8 +23,10 @@
 
 #define DEFAULT_CONNECT (30 * NS_PER_S)
 #define DEFAULT_STALL   (60 * NS_PER_S)
-#define RATE_WINDOW     (60 * NS_PER_S)
-#define POLL_MS         1000
+#define DEFAULT_DEAD_PEER \
+    (45 * NS_PER_S) /* below the minute after which a bundle service gives a worker up */
+#define RATE_WINDOW (60 * NS_PER_S)
+#define POLL_MS     1000
 
 static void free_slist(struct curl_slist **l)
 {
@@ -116,6 +119,15 @@ static int seek_body(void *arg, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
+/* A server may take minutes for its answer; a network that swallows everything is found out sooner. */
+static void set_patience(int fd, uint64_t ns)
+{
+    unsigned ms = (unsigned)(ns / NS_PER_MS);
+
+    /* refused for what is no TCP socket, which needs none */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 /* Checked on the address really dialled, after resolution (S15). */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
@@ -136,6 +148,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 
     int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 
+    set_patience(fd, t->r->dead_peer_ns ? t->r->dead_peer_ns : DEFAULT_DEAD_PEER);
     t->opened[t->n_opened++ % ARRAY_SIZE(t->opened)] = fd;
     return fd;
 }

@@ -25,7 +25,7 @@ static int post_json(struct service *s, const char *op, const char *path, const 
         .method = "POST",
         .path = path,
         .content_type = JSON_TYPE,
-        .http = {.body = json, .body_n = n},
+        .http = {.body = json, .body_n = n, .keepalive_idle = true},
     };
 
     if (n > BOUND_SERVICE_JSON)
