@@ -76,8 +76,10 @@ void pull_enter_phase(struct pull *p, enum oci_phase phase);
 
 /* top_digest, manifest_digest and doc, whatever the policy says. */
 int pull_resolve_manifest(struct pull *p, struct err *e) MUST_CHECK;
-/* All of it, within what policy and options allow; config, too. */
+/* The same within what policy and options allow. */
 int pull_resolve(struct pull *p, struct err *e) MUST_CHECK;
+/* Behind it: config, of the right platform. */
+int pull_resolve_config(struct pull *p, struct err *e) MUST_CHECK;
 /* Of all its layers; UINT64_MAX: more than can be said. */
 uint64_t pull_compressed_size(const struct oci_doc *d);
 

@@ -128,5 +128,10 @@ int pull_resolve(struct pull *p, struct err *e)
     if (oci_trust_admits(trust, p->ref, e) < 0 || pull_resolve_manifest(p, e) < 0 ||
         oci_trust_check_signature(trust, p->session, p->ref, p->top_digest, e) < 0)
         return -1;
-    return check_size(p, e) < 0 || resolve_config(p, e) < 0 || check_platform(p, e) < 0 ? -1 : 0;
+    return check_size(p, e);
+}
+
+int pull_resolve_config(struct pull *p, struct err *e)
+{
+    return resolve_config(p, e) < 0 ? -1 : check_platform(p, e);
 }
