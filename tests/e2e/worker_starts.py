@@ -2,7 +2,7 @@
 """From the `run` message to the living command: who may start, with which rights, on which files, and what is live."""
 # needs: root net
 # timeout: 150
-# rows: B057 B058 B059 B063 B065 B072 B073 B155 B185 B208 B209 D14 D20 D26 D79 D81
+# rows: B057 B058 B059 B063 B065 B072 B073 B155 B185 B208 B209 D14 D20 D26 D79 D81 S55
 import os
 
 import worker_lab
@@ -15,11 +15,17 @@ with worker_lab.Lab() as lab, registry.Registry(os.path.join(lab.directory, 'pri
     with open(config, 'w') as f:
         f.write(private.docker_config())
     # Its directory is there before anybody comes: what another worker left, of another owner.
-    owned = lab.run('id -u; id -g; cat checkpoint; cat /proc/self/uid_map; touch mine; until [ -e go ]; do sleep 0.1; done')
+    owned = lab.run('echo to the trap >&2; id -u; id -g; cat checkpoint; cat /proc/self/uid_map; touch mine; until [ -e go ]; do sleep 0.1; done')
     directory = os.path.join(lab.work_dir, 'runs', owned)
     os.makedirs(directory)
     with open(os.path.join(directory, 'checkpoint'), 'w') as f:
         f.write('kept\n')
+    # Whoever wrote it before has left a trap: bash, which makes stderr, is inside already when it opens it.
+    canary = '/dev/shm/cw-canary-%d' % os.getpid()
+    with open(canary, 'w') as f:
+        f.write('untouched')
+    os.chmod(canary, 0o666)
+    os.symlink(canary, os.path.join(directory, 'stderr'))
     for path in (directory, os.path.join(directory, 'checkpoint')):
         os.chown(path, 1234, 2345)
 
@@ -55,6 +61,9 @@ with worker_lab.Lab() as lab, registry.Registry(os.path.join(lab.directory, 'pri
     lines = lab.cat(owned).splitlines()
     equal(lines[:3], ['1234', '2345', 'kept'])
     check(lines[3].split() != ['0', '0', '4294967295'], 'root inside is root outside', lines)
+    with open(canary) as f:
+        equal(f.read(), 'untouched')
+    os.unlink(canary)
 
     # Live output, a second `run` of the same bundle, a root file system of its own; sizes that are known at the end.
     live = lab.run('echo once >> n; echo first; echo to-err >&2; echo x > /etc/marker; mkdir /opt/new && ls /etc/marker; '

@@ -1,6 +1,6 @@
 /* threads: yes */
 /* needs: root */
-/* rows: B146 B147 B148 B149 B150 B151 B152 B153 B154 B156 D30 D37 */
+/* rows: B146 B147 B148 B149 B150 B151 B152 B153 B154 B155 B156 D30 D31 D32 D33 D34 D35 D36 D37 D38 */
 /* The image manager with a real store, real transfers, and a registry in threads of this program. */
 #include <fcntl.h>
 #include <sched.h>
@@ -33,9 +33,9 @@
 #include "worker/images_room.h"
 #include "worker/images_text.h"
 
-enum { VERSIONS = 2, LAYER_BYTES = 64 * 1024 };
+enum { VERSIONS = 2, LAYER_BYTES = 64 * 1024, LANE_THREADS = 4 };
 
-/* ---- the registry: x:latest is made[version] ---- */
+/* ---- the registry: x:latest is made[version], and so are y:latest and every tag that begins with "t" ---- */
 
 struct made {
     struct str layer, config, manifest;
@@ -44,6 +44,7 @@ struct made {
 static struct made made[VERSIONS];
 static struct server registry;
 static atomic_int version, asked_for_tag, asked_for_layers, denied, held; /* held: layers wait */
+static atomic_int held_tags, tags_at_once; /* manifests wait; and how many do */
 
 static void make_image(struct made *m, int number)
 {
@@ -89,8 +90,12 @@ static bool serve_manifest(struct exchange *x, const char *reference)
 {
     const char *type = "application/vnd.oci.image.manifest.v1+json";
 
-    if (str_eq(reference, "latest")) {
+    if (str_eq(reference, "latest") || reference[0] == 't') {
         asked_for_tag++;
+        tags_at_once++;
+        while (held_tags)
+            usleep(2000);
+        tags_at_once--;
         return give(x, type, made[version].digest, &made[version].manifest);
     }
     for (int i = 0; i < VERSIONS; i++)
@@ -131,9 +136,9 @@ static bool serve(struct exchange *x, void *arg UNUSED)
                true;
     if (str_eq(x->path, "/v2/"))
         return server_answer(x, "200 OK", "", "{}", 2), true;
-    if (str_starts(x->path, "/v2/x/manifests/"))
+    if (str_starts(x->path, "/v2/x/manifests/") || str_starts(x->path, "/v2/y/manifests/"))
         return serve_manifest(x, x->path + strlen("/v2/x/manifests/"));
-    if (str_starts(x->path, "/v2/x/blobs/"))
+    if (str_starts(x->path, "/v2/x/blobs/") || str_starts(x->path, "/v2/y/blobs/"))
         return serve_blob(x, x->path + strlen("/v2/x/blobs/"));
     server_answer(x, "404 Not Found", "", "", 0);
     return true;
@@ -183,12 +188,13 @@ static int set_up(void **state UNUSED)
     /* Its own, so that its free space is nobody else's. */
     assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=16m"), 0);
     version = asked_for_tag = asked_for_layers = denied = held = changes = 0;
+    held_tags = tags_at_once = 0;
     server_start(&registry, serve, NULL);
     snprintf(name, sizeof(name), "127.0.0.1:%d/x", registry.port);
     snprintf(registry.url, sizeof(registry.url), "127.0.0.1:%d", registry.port);
     str_list_add(&registries.insecure, registry.url);
     assert_ok(loop_new(&loop, &e), &e);
-    lane = lane_new(loop, "pull", 4);
+    lane = lane_new(loop, "pull", LANE_THREADS);
     disk = lane_new(loop, "disk", 1);
     assert_ok(oci_store_open(dir, &store, &e), &e);
     assert_ok(http_client_new("test", &http, &e), &e);
@@ -222,7 +228,7 @@ static void turn(void)
 
 static void stop(void)
 {
-    held = 0;
+    held = held_tags = 0;
     images_stop(images);
     UNTIL(images_active(images) == 0);
     images_free(images);
@@ -302,6 +308,17 @@ static void one_pull_however_many_wait(void **state UNUSED)
     assert_int_equal(asked_for_layers, 1);
 }
 
+static char content_of(const struct images_status s)
+{
+    AUTO_FREE char *path = mem_printf("%s/file", s.image->lowerdirs.items[0]);
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char c = 0;
+
+    assert_int_equal(read(fd, &c, 1), 1);
+    return c;
+}
+
+/* And the one that was given it before keeps what was checked for it: it starts from that, not from the tag (D35). */
 static void a_moved_tag_is_noticed_by_the_next_run(void **state UNUSED)
 {
     start(0, 0);
@@ -310,7 +327,54 @@ static void a_moved_tag_is_noticed_by_the_next_run(void **state UNUSED)
     assert_ready(answer(name, "a"), 0);
     assert_ready(answer(name, "b"), 1);
     assert_ready(ask(name, "a"), 0);
+    assert_int_equal(content_of(ask(name, "a")), 'a');
+    assert_int_equal(content_of(ask(name, "b")), 'b');
     assert_int_equal(asked_for_tag, 2);
+}
+
+/* One image under two names: each run is told the digest under the name it asked for (D36). */
+static void the_digest_is_told_under_the_name_asked_for(void **state UNUSED)
+{
+    AUTO_FREE char *other = mem_printf("127.0.0.1:%d/y", registry.port);
+    AUTO_FREE char *with_tag = mem_printf("%s:latest", name);
+    AUTO_FREE char *digest = mem_printf("%s@%s", other, made[0].digest);
+
+    start(0, 0);
+    struct images_status s = answer(other, "a");
+    assert_int_equal(s.state, IMAGES_READY);
+    assert_string_equal(s.digest, digest);
+    assert_ready(answer(name, "b"), 0);
+    /* A port is no tag, and a tag behind a port is one (D33). */
+    assert_ready(answer(with_tag, "c"), 0);
+    assert_string_equal(ask(other, "a").digest, digest);
+    assert_int_equal(asked_for_layers, 1);
+}
+
+/* As many at once as the lane has threads, and all of them end when nobody wants them any more (D38). */
+static void pulls_are_bounded_and_end_when_told(void **state UNUSED)
+{
+    start(0, 0);
+    held_tags = 1;
+    for (int i = 0; i < LANE_THREADS + 3; i++) {
+        AUTO_FREE char *image = mem_printf("%s:t%d", name, i);
+        AUTO_FREE char *run = mem_printf("run%d", i);
+
+        assert_int_equal(ask(image, run).state, IMAGES_DOWNLOADING);
+    }
+    UNTIL(tags_at_once == LANE_THREADS);
+    for (int i = 0; i < 20; i++)
+        turn();
+    assert_int_equal(tags_at_once, LANE_THREADS);
+    assert_int_equal(images_active(images), LANE_THREADS + 3);
+    for (int i = 0; i < LANE_THREADS + 3; i++) {
+        AUTO_FREE char *run = mem_printf("run%d", i);
+
+        images_release(images, run);
+    }
+    UNTIL(images_active(images) == 0);
+    assert_int_equal(asked_for_tag, LANE_THREADS);
+    held_tags = 0;
+    assert_ready(answer(name, "a"), 0);
 }
 
 static void the_image_at_hand_serves_when_the_registry_does_not(void **state UNUSED)
@@ -396,6 +460,25 @@ static void nothing_of_too_big_an_image_is_fetched(void **state UNUSED)
     stop();
     start(made[0].layer.len, 0);
     assert_ready(answer(name, "a"), 0);
+}
+
+/* Of a registry that is not Docker Hub, asked while the loop goes on; one that does not tell it is no error of ours (D34). */
+static void the_size_is_asked_of_any_registry(void **state UNUSED)
+{
+    start(made[0].layer.len, 0);
+    held_tags = 1;
+    assert_int_equal(ask(name, "a").state, IMAGES_DOWNLOADING);
+    UNTIL(tags_at_once == 1); /* turns of the loop, while the registry takes its time */
+    held_tags = 0;
+    assert_ready(answer(name, "a"), 0);
+    denied = 1;
+    assert_ready(answer(name, "b"), 0);
+    AUTO_FREE char *not_here = mem_printf("127.0.0.1:%d/y", registry.port);
+    struct images_status s = answer(not_here, "c");
+
+    assert_int_equal(s.state, IMAGES_FAILED);
+    assert_has(s.message, "Cannot fetch image size before pulling Docker image: ");
+    assert_has(s.message, "100% '%s' %n no");
 }
 
 static void a_pull_nobody_waits_for_is_cancelled(void **state UNUSED)
@@ -638,11 +721,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_REGISTRY(one_pull_however_many_wait),
         WITH_REGISTRY(a_moved_tag_is_noticed_by_the_next_run),
+        WITH_REGISTRY(the_digest_is_told_under_the_name_asked_for),
+        WITH_REGISTRY(pulls_are_bounded_and_end_when_told),
         WITH_REGISTRY(the_image_at_hand_serves_when_the_registry_does_not),
         WITH_REGISTRY(a_failure_says_why_and_is_over_with_its_run),
         WITH_REGISTRY(a_digest_at_hand_asks_nobody),
         WITH_REGISTRY(the_trust_policy_holds_for_images_at_hand),
         WITH_REGISTRY(nothing_of_too_big_an_image_is_fetched),
+        WITH_REGISTRY(the_size_is_asked_of_any_registry),
         WITH_REGISTRY(a_pull_nobody_waits_for_is_cancelled),
         WITH_REGISTRY(an_adopted_run_holds_without_a_registry),
         WITH_REGISTRY(the_cache_gives_up_what_no_run_uses),
