@@ -237,19 +237,55 @@ int cwrun_ps(int argc, char **argv)
     return rc < 0 ? EXIT_USAGE : rc == 1 ? 0 : rc;
 }
 
+/* How much of the time between two looks this counter of seconds has counted; "-" when one of them has none. */
+static const char *share_text(const cJSON *before, const cJSON *run, const char *key,
+                              double seconds, char buf[static UNITS_TEXT_MAX])
+{
+    double now = number(run, key), old = number(before, key);
+
+    snprintf(buf, UNITS_TEXT_MAX, "-");
+    if (now >= 0 && old >= 0)
+        snprintf(buf, UNITS_TEXT_MAX, "%.0f%%", (now - old) / seconds * 100);
+    return buf;
+}
+
+#define STATS_SHARES "%6s %9s %8s %8s %8s"
+
+static void print_shares(const cJSON *before, const cJSON *run, double seconds)
+{
+    char b[5][UNITS_TEXT_MAX];
+
+    printf(STATS_SHARES, share_text(before, run, "cpu_seconds", seconds, b[0]),
+           share_text(before, run, "throttled_seconds", seconds, b[1]),
+           share_text(before, run, "cpu_stall", seconds, b[2]),
+           share_text(before, run, "memory_stall", seconds, b[3]),
+           share_text(before, run, "io_stall", seconds, b[4]));
+}
+
 static void print_stats(const cJSON *before, const cJSON *run, double seconds)
 {
-    double cpu = number(run, "cpu_seconds"), old = number(before, "cpu_seconds");
-    char memory[UNITS_TEXT_MAX], limit[UNITS_TEXT_MAX], peak[UNITS_TEXT_MAX], disk[UNITS_TEXT_MAX],
-        sent[UNITS_TEXT_MAX], received[UNITS_TEXT_MAX], share[32] = "-";
+    static const char *const sizes[] = {"memory",  "memory_limit", "memory_peak", "disk",
+                                        "io_read", "io_written",   "net_sent",    "net_received"};
+    char buf[UNITS_TEXT_MAX];
 
-    if (cpu >= 0 && old >= 0)
-        snprintf(share, sizeof(share), "%.0f%%", (cpu - old) / seconds * 100);
-    printf("%-34s  %6s %10s %10s %10s %6.0f %10s %10s %10s\n", cwrun_local_text(run, "uuid"), share,
-           size_text(run, "memory", memory), size_text(run, "memory_limit", limit),
-           size_text(run, "memory_peak", peak), number(run, "pids") > 0 ? number(run, "pids") : 0,
-           size_text(run, "disk", disk), size_text(run, "net_sent", sent),
-           size_text(run, "net_received", received));
+    printf("%-34s  ", cwrun_local_text(run, "uuid"));
+    print_shares(before, run, seconds);
+    printf(" %6.0f", number(run, "pids") > 0 ? number(run, "pids") : 0);
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+        printf(" %10s", size_text(run, sizes[i], buf));
+    puts("");
+}
+
+static void print_stats_head(void)
+{
+    static const char *const sizes[] = {"MEMORY", "LIMIT",   "PEAK", "DISK",
+                                        "READ",   "WRITTEN", "SENT", "RECEIVED"};
+
+    printf("%-34s  " STATS_SHARES " %6s", "UUID", "CPU", "THROTTLED", "CPU-WAIT", "MEM-WAIT",
+           "IO-WAIT", "PIDS");
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+        printf(" %10s", sizes[i]);
+    puts("");
 }
 
 static const cJSON *same_run(const cJSON *list, const cJSON *run)
@@ -281,8 +317,7 @@ static int show_stats(const struct local_options *o, const char *text, struct er
         print_json(list);
         return 0;
     }
-    printf("%-34s  %6s %10s %10s %10s %6s %10s %10s %10s\n", "UUID", "CPU", "MEMORY", "LIMIT",
-           "PEAK", "PIDS", "DISK", "SENT", "RECEIVED");
+    print_stats_head();
     cJSON_ArrayForEach(v, list) {
         if (!text || str_starts(cwrun_local_text(v, "uuid"), text))
             print_stats(same_run(first, v), v, seconds);
@@ -295,9 +330,10 @@ int cwrun_stats(int argc, char **argv)
     AUTO(str_list) struct str_list words = {0};
     struct local_options o = {0};
     struct err e = ERR_INIT;
-    int rc = cwrun_parse(list_table, "cwrun stats [flags] [UUID]",
-                         "Show what runs use: CPU, memory, processes, disk.", argc, argv, false, &o,
-                         &words, NULL);
+    int rc = cwrun_parse(
+        list_table, "cwrun stats [flags] [UUID]",
+        "Show what runs use: CPU, memory, processes, disk, network, and what they wait for.", argc,
+        argv, false, &o, &words, NULL);
 
     if (rc == 0 && show_stats(&o, words.n ? words.items[0] : NULL, &e) < 0)
         rc = cwrun_fail(&e);
