@@ -22,7 +22,8 @@ void pull_report(struct pull *p, struct pull_layer *l, uint64_t bytes, unsigned 
 
     if (due) {
         p->reported_ns = t;
-        copy.each = each = p->n_missing ? mem_dup(p->each, p->n_missing * sizeof(*p->each)) : NULL;
+        each = p->n_missing ? mem_dup(p->each, p->n_missing * sizeof(*p->each)) : NULL;
+        copy.each = each;
     }
     pthread_mutex_unlock(&p->lock);
     if (due)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # needs: root
-# timeout: 180
+# timeout: 300
 # rows: S19
 """A big layer, its puller killed or its line cut in the middle: the next pull goes on there, and fetches little twice."""
 import http.server
