@@ -2,8 +2,6 @@
  * libarchive reads, treewriter writes: of the library only the tar and zip readers are enabled, fed from our own callback, so
  * that no entry can make it open a file or start a program (S21), and nothing is written by it.
  */
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -13,6 +11,7 @@
 #include "base/bounds.h"
 #include "base/err.h"
 #include "base/jobs.h"
+#include "base/late_archive.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/treewriter.h"

@@ -4,7 +4,6 @@
  */
 #include "base/http.h"
 
-#include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,6 +12,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/http_transfer.h"
+#include "base/late_curl.h"
 #include "base/mem.h"
 #include "base/units.h"
 

@@ -4,7 +4,6 @@
  */
 #include <arpa/inet.h>
 #include <ctype.h>
-#include <curl/curl.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/http.h"
+#include "base/late_curl.h"
 #include "base/mem.h"
 #include "base/units.h"
 

@@ -1,4 +1,3 @@
-#include <curl/curl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +5,7 @@
 #include "base/err.h"
 #include "base/http.h"
 #include "base/http_transfer.h"
+#include "base/late_curl.h"
 #include "base/mem.h"
 
 /* Idle slots kept: lanes have a few threads each, and a few origins are spoken to. */

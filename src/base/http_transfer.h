@@ -7,12 +7,12 @@
  * made without the check of S15 is never reused by a request that asks for it.
  * Threads: a slot and a transfer belong to one thread at a time; the client is locked inside.
  */
-#include <curl/curl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/http.h"
+#include "base/late_curl.h"
 
 struct err;
 

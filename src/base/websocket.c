@@ -4,7 +4,6 @@
  */
 #include "base/websocket.h"
 
-#include <curl/curl.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <poll.h>
@@ -16,6 +15,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/jobs.h"
+#include "base/late_curl.h"
 #include "base/mem.h"
 
 enum { MESSAGE_MAX = 65536, HEADERS_MAX = 16384, KEY_BYTES = 16, KEY_TEXT = 25 };

@@ -2,11 +2,14 @@
  * Any bytes from the peer of a websocket (S62): as the answer to the handshake, and as frames behind it. The connection below is
  * replaced: it gives the input in pieces and takes everything.
  */
-#include <curl/curl.h>
 #include <string.h>
+
+#include "base/late_curl.h"
 
 static CURLcode fake_recv(CURL *curl, void *buf, size_t n, size_t *got);
 static CURLcode fake_send(CURL *curl, const void *buf, size_t n, size_t *sent);
+#undef curl_easy_recv
+#undef curl_easy_send
 #define curl_easy_recv fake_recv
 #define curl_easy_send fake_send
 #include "base/websocket.c" // NOLINT(bugprone-suspicious-include): its insides are the target
