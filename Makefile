@@ -31,7 +31,8 @@ BANNED := $(wildcard src/base/banned.h)
 
 pkgs_main := libcurl libcjson libarchive libnl-3.0 libnl-route-3.0 libmnl libnftnl libssl libcrypto libzstd libseccomp libcap libuv yaml-0.1
 PKG_CFLAGS := $(shell pkg-config --cflags $(pkgs_main) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(pkgs_main) 2>/dev/null) -lisal -lwslay -lcgroup -ldl -lm -lpthread
+# libcurl and libarchive are loaded when they are first used (src/base/late.h)
+PKG_LIBS := $(shell pkg-config --libs $(filter-out libcurl libarchive,$(pkgs_main)) 2>/dev/null) -lisal -lwslay -lcgroup -ldl -lm -lpthread
 
 rooms := base oci netns runtime worker
 src_base := $(wildcard src/base/*.c)
@@ -68,8 +69,12 @@ cwrt_libs := $(cwshim_libs)
 cworkerd_libs := $(LIBS)
 cwrun_libs := $(LIBS)
 # libseccomp goes in whole: one library less for the loader to map and relocate at each start.
-small_link := $(shell pkg-config --libs libcjson libcap libcrypto 2>/dev/null) -Wl,-Bstatic -lseccomp -Wl,-Bdynamic -lcgroup -ldl -lm -lpthread
-cwshim_link := $(small_link)
+small_link := $(shell pkg-config --libs libcjson libcap libcrypto 2>/dev/null) -Wl,-Bstatic -lseccomp -Wl,-Bdynamic -lcgroup -ldl -lpthread
+# One a run, for as long as the run lives: static, and so a few pages (tests/lint/elf.sh holds it there). Sanitizers cannot.
+ifeq ($(SAN),)
+cwshim_link :=
+cwshim_ldflags := -static-pie
+endif
 cwrt_link := $(small_link)
 cworkerd_link := $(PKG_LIBS)
 cwrun_link := $(PKG_LIBS)
@@ -78,7 +83,7 @@ define program_rule
 $(BUILD)/bin/$(1): $(call obj,src/cmd/$(1).c $(wildcard src/cmd/$(1)_*.c)) $($(1)_libs)
 	@mkdir -p $$(@D)
 	@echo "  LD $$@"
-	@$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $($(1)_ldflags) -Wl,--gc-sections -o $$@ $$(filter %.o,$$^) -Wl,--start-group $($(1)_libs) -Wl,--end-group -Wl,--as-needed $($(1)_link)
+	@$(CC) $(CFLAGS_ALL) $(if $($(1)_ldflags),$(filter-out -pie,$(LDFLAGS_ALL)),$(LDFLAGS_ALL)) $($(1)_ldflags) -Wl,--gc-sections -o $$@ $$(filter %.o,$$^) -Wl,--start-group $($(1)_libs) -Wl,--end-group -Wl,--as-needed $($(1)_link)
 endef
 $(foreach p,$(programs),$(eval $(call program_rule,$(p))))
 

@@ -1,7 +1,6 @@
 #include "runtime/cgroup_limits.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +62,38 @@ char *ctr_cgroup_controller_names(unsigned mask, char buf[64])
     return buf;
 }
 
+/*
+ * log2(n) and 10^x, to some 1e-12. Not libm's: it would be one library more to map at each start of cwrt, for a value
+ * that few containers have.
+ */
+static double log2_of(uint64_t n)
+{
+    int whole = 63 - __builtin_clzll(n);
+    double m = (double)n / (double)(1ULL << whole), r = whole;
+
+    for (double bit = 0.5; bit > 1e-14; bit /= 2) {
+        m *= m;
+        if (m >= 2) {
+            m /= 2;
+            r += bit;
+        }
+    }
+    return r;
+}
+
+static double power_of_10(double x)
+{
+    const double ln2 = 0.69314718055994530942, log2_10 = 3.32192809488736234787;
+    double y = x * log2_10, term = 1, sum = 1;
+    int whole = (int)y;
+
+    for (int i = 1; i < 20; i++) {
+        term *= (y - whole) * ln2 / i;
+        sum += term;
+    }
+    return sum * (double)(1ULL << whole);
+}
+
 /* Linear weights would turn the default of 1024 shares into 39, well below the 100 that every other group has. This
  * curve goes through (2, 1), (1024, 100) and (262144, 10000). */
 uint64_t ctr_cgroup_weight_of_shares(uint64_t shares)
@@ -73,9 +104,11 @@ uint64_t ctr_cgroup_weight_of_shares(uint64_t shares)
         return 1;
     if (shares >= 262144)
         return 10000;
-    double l = log2((double)shares);
+    double l = log2_of(shares);
+    double weight = power_of_10((l * l + 125 * l) / 612.0 - 7.0 / 34.0);
+    uint64_t whole = (uint64_t)(weight - 1e-9);
 
-    return (uint64_t)ceil(pow(10, (l * l + 125 * l) / 612.0 - 7.0 / 34.0));
+    return whole + 1; /* rounded up */
 }
 
 uint64_t ctr_cgroup_io_weight_of_blkio(uint64_t weight)

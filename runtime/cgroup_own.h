@@ -29,3 +29,8 @@ struct ctr_cgroup {
     int files[CG_N_FILES]; /* held open by ctr_cgroup_stats */
     uint64_t peak_seen;    /* most memory.current read, for kernels without memory.peak */
 };
+
+/* A directory below `at`, for reading; -1 with errno. */
+int ctr_cgroup_open_dir(int at, const char *name);
+/* Remove all groups below the directory. */
+int ctr_cgroup_remove_children(int dir, struct err *e) MUST_CHECK;

@@ -373,6 +373,8 @@ static bool has_text(unsigned kind)
 _Noreturn void child_run(struct launch_plan *p)
 {
     report_fd = p->report_fd;
+    if (p->parent_fd >= 0)
+        SYS(close, p->parent_fd);
     SYS(umask, 0);
     /* In a running container there is no root to enter: we are in it. */
     if (p->entered)

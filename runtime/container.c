@@ -16,6 +16,7 @@
 #include "runtime/idmap.h"
 #include "runtime/mounts.h"
 #include "runtime/netdev.h"
+#include "runtime/rdt.h"
 #include "runtime/seccomp.h"
 #include "runtime/sources.h"
 #include "runtime/spec.h"
@@ -94,13 +95,13 @@ static int make_cgroup(struct ctr *c, const struct ctr_spec *s, const struct ctr
     if (ctr_cgroup_resolve(s->cgroups_path, o->id, &path, e) < 0 ||
         ctr_cgroup_create(path, &s->resources, o->partial_cgroup, &c->cgroup, e) < 0)
         return -1;
-    return ctr_devfilter_attach(ctr_cgroup_fd(c->cgroup), s->resources.devices,
-                                s->resources.n_devices, false, e);
+    return 0;
 }
 
+/* Something is to be done while the child waits, before it has children of its own. */
 static bool has_hooks(const struct ctr_spec *s)
 {
-    return hooks_has(s->hooks, "prestart") || hooks_has(s->hooks, "createRuntime") ||
+    return s->rdt.set || hooks_has(s->hooks, "prestart") || hooks_has(s->hooks, "createRuntime") ||
            hooks_has(s->hooks, "createContainer");
 }
 
@@ -195,7 +196,30 @@ static void fill_info(struct ctr *c, const struct ctr_spec *s, const struct ctr_
     c->info.status = CTR_CREATING;
 }
 
-static int save(struct ctr *c, const struct ctr_spec *s, struct err *e)
+static int move_net_devices(const struct ctr *c, const struct ctr_spec *s, struct err *e)
+{
+    AUTO_CLOSE int netns = s->n_net_devices ? ctr_netns(c, e) : -1;
+
+    for (size_t i = 0; i < s->n_net_devices; i++)
+        if (netns < 0 || netdev_move(&s->net_devices[i], netns, e) < 0)
+            return -1;
+    return 0;
+}
+
+/*
+ * What needs the container's process or its group, but not what the child is doing: it is done while the child mounts. The
+ * device filter is in force before anything that is not ours runs in the group, hooks included.
+ */
+static int work_beside(struct ctr *c, const struct ctr_spec *s, struct err *e)
+{
+    if (ctr_devfilter_attach(ctr_cgroup_fd(c->cgroup), s->resources.devices, s->resources.n_devices,
+                             false, e) < 0 ||
+        move_net_devices(c, s, e) < 0)
+        return -1;
+    return c->state_dir < 0 ? 0 : state_write_spec(c->state_dir, s, e);
+}
+
+static int save(struct ctr *c, struct err *e)
 {
     struct ctr_state st = {.id = c->info.id,
                            .bundle = c->info.bundle,
@@ -207,7 +231,7 @@ static int save(struct ctr *c, const struct ctr_spec *s, struct err *e)
     if (c->state_dir < 0)
         return 0;
     st.start_time = c->start_time = state_start_time(c->launch.pid);
-    return state_write(c->state_dir, &st, s, e);
+    return state_write(c->state_dir, &st, e);
 }
 
 static int run_early_hooks(struct ctr *c, const struct ctr_spec *s, struct err *e)
@@ -217,6 +241,8 @@ static int run_early_hooks(struct ctr *c, const struct ctr_spec *s, struct err *
     AUTO_FREE char *state = NULL;
 
     if (launch_expect(&c->launch, LAUNCH_HOOKS, e) < 0)
+        return -1;
+    if (rdt_place(NULL, &s->rdt, c->id, c->launch.pid, e) < 0)
         return -1;
     struct hooks_inside inside = ctr_inside(c);
 
@@ -264,16 +290,6 @@ static uint64_t mount_of(const char *path)
                : 0;
 }
 
-static int move_net_devices(const struct ctr *c, const struct ctr_spec *s, struct err *e)
-{
-    AUTO_CLOSE int netns = s->n_net_devices ? ctr_netns(c, e) : -1;
-
-    for (size_t i = 0; i < s->n_net_devices; i++)
-        if (netns < 0 || netdev_move(&s->net_devices[i], netns, e) < 0)
-            return -1;
-    return 0;
-}
-
 static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_create_opts *o,
                   struct err *e)
 {
@@ -285,7 +301,7 @@ static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_crea
     if (m.filter.listener && !o->state_root)
         return err_set(e, ERR_USER, "linux.seccomp.listenerPath: not for a bundle's run");
     if (o->state_root && ((c->state_dir = state_make_dir(o->state_root, o->id, e)) < 0 ||
-                          (m.listener = state_listen(c->state_dir, e)) < 0))
+                          (!o->start_here && (m.listener = state_listen(c->state_dir, e)) < 0)))
         return -1;
     m.root_path = root_text(s, o->bundle);
     note_what_means_nothing(c, s);
@@ -302,9 +318,9 @@ static int create(struct ctr *c, const struct ctr_spec *s, const struct ctr_crea
     c->root_mount = mount_of(c->info.rootfs);
     if (s->init)
         find_command_line(m.plan);
-    if (launch_start(s, m.plan, &lo, &c->launch, e) < 0 || move_net_devices(c, s, e) < 0 ||
+    if (launch_start(s, m.plan, &lo, &c->launch, e) < 0 || work_beside(c, s, e) < 0 ||
         run_early_hooks(c, s, e) < 0 || launch_expect(&c->launch, LAUNCH_READY, e) < 0 ||
-        save(c, s, e) < 0)
+        save(c, e) < 0)
         return -1;
     c->info.pid = c->launch.pid;
     c->info.status = CTR_CREATED;
@@ -318,6 +334,7 @@ static void undo_create(struct ctr *c, const struct ctr_spec *s, const struct ct
     struct err ignored = ERR_INIT;
 
     launch_abort(&c->launch);
+    rdt_remove(NULL, &s->rdt, c->id);
     if (c->root_mount && mount_of(c->info.rootfs) != c->root_mount)
         ctr_take_off_root(c, s);
     if (c->cgroup && (ctr_cgroup_kill(c->cgroup, &ignored) < 0 ||
@@ -342,6 +359,7 @@ int ctr_create(const struct ctr_spec *spec, const struct ctr_create_opts *o, str
     if (ctr_spec_validate(spec, e) < 0)
         return -1;
     c->created_here = true;
+    c->start_here = o->start_here;
     if (create(c, spec, o, e) < 0) {
         undo_create(c, spec, o, c->state_dir >= 0);
         return -1;

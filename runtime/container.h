@@ -25,6 +25,7 @@ struct ctr_create_opts {
     int stdio[3];           /* descriptors for 0, 1, 2; -1: /dev/null */
     int console_socket;     /* -1: none; the pty master is sent there when process.terminal */
     unsigned preserve_fds;  /* descriptors 3.. kept */
+    bool start_here;        /* the caller starts it by this object: no other process can */
     bool partial_cgroup;    /* hybrid host: run with what there is (--cgroup=partial) */
 };
 
@@ -34,10 +35,14 @@ struct ctr_create_opts {
 /* On failure nothing is left: no cgroup, mount, process, directory (S08). */
 int ctr_create(const struct ctr_spec *spec, const struct ctr_create_opts *o, struct ctr **ret,
                struct err *e) MUST_CHECK;
+/* Take over the spec that c was just created with: start and delete then need not read its state. */
+void ctr_keep_spec(struct ctr *c, struct ctr_spec *spec);
 int ctr_start(struct ctr *c, struct err *e) MUST_CHECK;
 int ctr_pidfd(const struct ctr *c); /* borrowed */
 pid_t ctr_pid(const struct ctr *c);
 int ctr_cgroup_dir(const struct ctr *c); /* borrowed directory of its cgroup; -1: none */
+int ctr_channel(
+    const struct ctr *c); /* borrowed: to a created container, for its start (launch.h) */
 /* Network namespace of the created container; new fd. */
 int ctr_netns(const struct ctr *c, struct err *e) MUST_CHECK;
 int ctr_kill(struct ctr *c, int signal, bool all, struct err *e) MUST_CHECK;

@@ -12,13 +12,6 @@
 #include "runtime/spec.h"
 #include "runtime/state.h"
 
-bool ctr_is_id(const char *id)
-{
-    size_t n = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.");
-
-    return n && n <= ID_MAX && !id[n] && id[0] != '-' && id[0] != '.';
-}
-
 const char *ctr_status_name(enum ctr_status s)
 {
     static const char *const names[] = {"creating", "created", "running", "paused", "stopped"};
@@ -62,6 +55,12 @@ struct ctr *ctr_new(const char *id, const char *state_root)
     return c;
 }
 
+void ctr_keep_spec(struct ctr *c, struct ctr_spec *spec)
+{
+    ctr_spec_free(c->info.spec);
+    c->info.spec = spec;
+}
+
 int ctr_pidfd(const struct ctr *c)
 {
     return c->launch.pidfd;
@@ -70,6 +69,11 @@ int ctr_pidfd(const struct ctr *c)
 pid_t ctr_pid(const struct ctr *c)
 {
     return c->launch.pid;
+}
+
+int ctr_channel(const struct ctr *c)
+{
+    return c->launch.channel;
 }
 
 int ctr_cgroup_dir(const struct ctr *c)

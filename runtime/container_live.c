@@ -15,6 +15,7 @@
 #include "runtime/container_own.h"
 #include "runtime/enter.h"
 #include "runtime/notify.h"
+#include "runtime/rdt.h"
 #include "runtime/spec.h"
 #include "runtime/state.h"
 
@@ -84,6 +85,7 @@ int ctr_exec(struct ctr *c, const struct ctr_spec *spec, const struct ctr_exec_o
                              .pidfd = c->launch.pidfd,
                              .cgroup_fd = ctr_cgroup_dir(c),
                              .spec = spec,
+                             .id = c->id,
                              .state = state};
 
     AUTO_CLOSE int sub_group = -1;
@@ -164,8 +166,10 @@ int ctr_start(struct ctr *c, struct err *e)
         return err_set(e, ERR_USER, "config.json has no process to start");
     struct hooks_inside inside = ctr_inside(c);
 
+    bool remote = c->state_dir >= 0 && !c->start_here;
+
     /* One that cannot be started is left alone. */
-    if (c->state_dir >= 0 && !state_is_startable(c->state_dir))
+    if (remote && !state_is_startable(c->state_dir))
         return start_remote(c, NULL, e);
     c->info.status = CTR_CREATED;
     c->info.pid = c->launch.pid;
@@ -174,10 +178,10 @@ int ctr_start(struct ctr *c, struct err *e)
     AUTO_FREE char *state = s && s->seccomp ? ctr_state_text(&c->info, s) : NULL;
     struct notify_to notify = notify_of(c, s, state);
 
-    if ((c->state_dir >= 0 ? start_remote(c, &notify, e)
-                           : launch_await_exec(c->launch.channel, NULL, e)) < 0)
+    if ((remote ? start_remote(c, &notify, e)
+                : launch_await_exec(c->launch.channel, c->state_dir >= 0 ? &notify : NULL, e)) < 0)
         return -1;
-    if (c->state_dir >= 0)
+    if (remote)
         state_forget_start(c->state_dir);
     close_fd(&c->launch.channel);
     c->info.status = CTR_RUNNING;
@@ -233,6 +237,19 @@ int ctr_pids(const struct ctr *c, int **ret, size_t *ret_n, struct err *e)
     return ctr_cgroup_pids(c->cgroup, ret, ret_n, e);
 }
 
+/* The usual end is that nobody is left: then no lock of the whole hierarchy is taken to kill them. */
+static int end_group(struct ctr_cgroup *cg, struct err *e)
+{
+    bool populated = false;
+
+    if (ctr_cgroup_is_populated(cg, &populated, e) < 0)
+        return -1;
+    return populated &&
+                   (ctr_cgroup_kill(cg, e) < 0 || ctr_cgroup_wait_empty(cg, KILL_WAIT_NS, e) < 0)
+               ? -1
+               : 0;
+}
+
 int ctr_delete(struct ctr *c, bool force, struct err *e)
 {
     struct err ignored = ERR_INIT;
@@ -246,9 +263,7 @@ int ctr_delete(struct ctr *c, bool force, struct err *e)
             fd_wait(c->launch.pidfd, POLLIN, clock_in_ns(KILL_WAIT_NS)) == 0)
             return err_set(e, ERR_LIMIT, "container %s does not die (stuck in the kernel)", c->id);
     }
-    if (c->cgroup && (ctr_cgroup_kill(c->cgroup, e) < 0 ||
-                      ctr_cgroup_wait_empty(c->cgroup, KILL_WAIT_NS, e) < 0 ||
-                      ctr_cgroup_remove(c->cgroup, e) < 0))
+    if (c->cgroup && (end_group(c->cgroup, e) < 0 || ctr_cgroup_remove(c->cgroup, e) < 0))
         return -1;
     if (c->created_here && c->launch.pidfd >= 0 &&
         waitid(P_PIDFD, (id_t)c->launch.pidfd, &(siginfo_t){0}, WEXITED | WNOHANG) < 0)
@@ -263,6 +278,8 @@ int ctr_delete(struct ctr *c, bool force, struct err *e)
     if (c->state_root && state_remove(c->state_root, c->id, e) < 0)
         return -1;
     c->deleted = true;
+    if (c->info.spec)
+        rdt_remove(NULL, &c->info.spec->rdt, c->id);
     ctr_take_off_root(c, c->info.spec);
     ctr_run_poststop(c, c->info.spec);
     return 0;

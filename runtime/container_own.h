@@ -12,6 +12,7 @@ struct ctr {
     char *id, *state_root, *note;
     struct launch launch;
     bool created_here; /* we are its parent */
+    bool start_here;   /* and nobody else can start it */
     bool deleted;
     bool hooks_ran; /* so poststop hooks run too, when creation fails later */
     struct ctr_cgroup *cgroup;

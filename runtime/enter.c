@@ -18,6 +18,7 @@
 #include "runtime/launch.h"
 #include "runtime/notify.h"
 #include "runtime/plan.h"
+#include "runtime/rdt.h"
 #include "runtime/seccomp.h"
 #include "runtime/spec.h"
 #include "runtime/user.h"
@@ -81,6 +82,7 @@ static int start(const struct enter_target *t, struct launch_plan *p, const stru
         return err_sys(e, "socket pair");
     l->channel = pair[0];
     p->report_fd = pair[1];
+    p->parent_fd = pair[0];
     int r = birth_give(&b, &l->pid, &l->pidfd, e);
 
     close(pair[1]);
@@ -117,7 +119,7 @@ static int build(const struct enter_target *t, const struct ctr_exec_opts *o,
     s.has_process = true;
     s.init = false;
     p->entered = true;
-    p->report_fd = p->start_fd = -1;
+    p->report_fd = p->parent_fd = p->start_fd = -1;
     p->console_fd = o->console_socket;
     p->seccomp = filter;
     plan_add_data(p, "", 1);
@@ -169,6 +171,7 @@ int enter_exec(const struct enter_target *t, const struct ctr_exec_opts *o, pid_
 
     if (started < 0 || (userns && launch_raise_limits(o->process, l.pid, e) < 0) ||
         (userns && launch_go(&l, e) < 0) || launch_expect(&l, LAUNCH_READY, e) < 0 ||
+        (t->id && rdt_join(NULL, &t->spec->rdt, t->id, l.pid, e) < 0) ||
         launch_await_exec(l.channel, filter.listener && t->state ? &notify : NULL, e) < 0) {
         launch_abort(&l);
         return -1;

@@ -20,6 +20,7 @@ struct enter_target {
     pid_t pid;
     int pidfd, cgroup_fd; /* cgroup_fd -1: none */
     const struct ctr_spec *spec;
+    const char *id;    /* of the container; NULL: it has no group of linux.intelRdt */
     const char *state; /* as JSON, for a seccomp listener; may be NULL */
 };
 int enter_exec(const struct enter_target *t, const struct ctr_exec_opts *o, pid_t *ret_pid,

@@ -10,7 +10,7 @@
 #include "base/statefile.h"
 #include "base/str.h"
 
-static const char file_name[] = "exit.json";
+static const char file_name[] = EXIT_FILE;
 
 enum { RECORD_MAX = 16 << 10 };
 
@@ -77,21 +77,4 @@ int ctr_exit_read(int dirfd, struct exit_record *ret, struct err *e)
     json_free_fields(fields, &w);
     *ret = w.r;
     return 0;
-}
-
-int ctr_exit_write(int dirfd, const struct exit_record *r, struct err *e)
-{
-    struct wire w = {
-        .status = r->status, .signal = r->signal, .start_error_kind = r->start_error_kind, .r = *r};
-    /* The record is JSON, its text must be UTF-8: bytes of a file name in an error may be anything. */
-    char shown[sizeof(r->start_error)];
-
-    if (str_is_utf8(r->start_error, strlen(r->start_error)))
-        w.start_error = w.r.start_error;
-    else
-        w.start_error = str_escape(shown, sizeof(shown), r->start_error, strlen(r->start_error));
-    AUTO(cJSON) cJSON *v = json_write_fields(fields, &w);
-    AUTO_FREE char *text = json_text(v);
-
-    return statefile_replace(dirfd, file_name, text, strlen(text), 0600, false, e);
 }

@@ -27,6 +27,8 @@ struct exit_record {
     int start_error_kind;        /* enum err_kind */
 };
 
-/* File "exit.json" in the run's runtime directory. ERR_ABSENT while it runs. */
+#define EXIT_FILE "exit.json"
+
+/* The file in the run's runtime directory. ERR_ABSENT while it runs. */
 int ctr_exit_read(int dirfd, struct exit_record *ret, struct err *e) MUST_CHECK;
 int ctr_exit_write(int dirfd, const struct exit_record *r, struct err *e) MUST_CHECK;

@@ -133,6 +133,35 @@ static int find_cdi(const struct gpu_places *at, const struct ctr_gpu *const *gp
     return 0;
 }
 
+static bool is_of(const struct ctr_gpu *g, const struct ctr_gpu *const *gpus, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(gpus[i]->pci, g->pci))
+            return true;
+    return false;
+}
+
+/* The driver's directory in the run's own proc tells of the run's own GPUs only; their programs read the rest of it. */
+static void show_own(struct ctr_spec *s, const struct ctr_gpu *list, size_t n_list,
+                     const struct ctr_gpu *const *gpus, size_t n)
+{
+    struct str_list masked = {0};
+
+    for (size_t i = 0; i < s->masked_paths.n; i++)
+        if (!str_eq(s->masked_paths.items[i], "/proc/driver/nvidia"))
+            str_list_add(&masked, s->masked_paths.items[i]);
+    for (size_t i = 0; i < n_list; i++) {
+        if (list[i].kind != CTR_GPU_NVIDIA || !*list[i].pci || is_of(&list[i], gpus, n))
+            continue;
+        AUTO_FREE char *path = mem_printf("/proc/driver/nvidia/gpus/%s.0", list[i].pci);
+
+        if (!str_list_has(&masked, path))
+            str_list_add(&masked, path);
+    }
+    str_list_free(&s->masked_paths);
+    s->masked_paths = masked;
+}
+
 static int edit_nvidia(const struct gpu_places *at, struct ctr_spec *s,
                        const struct ctr_gpu *const *gpus, size_t n, struct str_list *libs,
                        struct err *e)
@@ -201,6 +230,8 @@ int gpu_edit_spec_at(const struct gpu_places *at, struct ctr_spec *s, const char
     }
     if (n_nvidia && edit_nvidia(at, s, nvidia, n_nvidia, &libs, e) < 0)
         return -1;
+    if (n_nvidia)
+        show_own(s, list, n_list, nvidia, n_nvidia);
     return libs.n && scratch ? refresh_cache(s, &libs, scratch, e) : 0;
 }
 

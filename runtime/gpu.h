@@ -60,6 +60,8 @@ void ctr_gpu_cdi_text(char *buf, size_t size);
  */
 int ctr_gpu_check(const char *const *uuids, size_t n, uint64_t since_ns, uint64_t patience_ns,
                   struct err *e) MUST_CHECK;
-/* Any thread; quick. withdraw: by who knows better, for instance that a dead run still holds it. */
+/* Any thread; quick. withdraw: by who knows better, for instance that a dead run still holds it. readmit: by the same, when
+ * that reason is gone; a check that it passes must follow. */
 void ctr_gpu_withdraw(const char *uuid);
+void ctr_gpu_readmit(const char *uuid);
 bool ctr_gpu_is_withdrawn(const char *uuid);

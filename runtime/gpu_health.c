@@ -44,6 +44,19 @@ void ctr_gpu_withdraw(const char *uuid)
     pthread_mutex_unlock(&withdrawn_lock);
 }
 
+void ctr_gpu_readmit(const char *uuid)
+{
+    struct str_list kept = {0};
+
+    pthread_mutex_lock(&withdrawn_lock);
+    for (size_t i = 0; i < withdrawn.n; i++)
+        if (!str_eq(withdrawn.items[i], uuid))
+            str_list_add(&kept, withdrawn.items[i]);
+    str_list_free(&withdrawn);
+    withdrawn = kept;
+    pthread_mutex_unlock(&withdrawn_lock);
+}
+
 /* --- the kernel's log ------------------------------------------------------------------------------------------- */
 
 /* Errors that programs make, or that are about the program alone (XID errors guide; what NVIDIA's device plugin for

@@ -63,10 +63,13 @@ int launch_start(const struct ctr_spec *s, struct launch_plan *p, const struct l
 int launch_expect(struct launch *l, enum launch_msg_kind kind, struct err *e) MUST_CHECK;
 int launch_go(struct launch *l, struct err *e) MUST_CHECK;
 /*
- * After the last go: 0 when the program was executed.
- *   fd      the channel or a connection to the start socket
- *   notify  where a seccomp listener goes; NULL: there is none
+ * The last go, over the channel or a connection to the start socket: 0 when the program was executed, 1 when a seccomp
+ * listener is to be handed over first (its cell's address is in *ret_cell), and then launch_outcome tells the rest.
+ * ret_cell NULL: there is to be none.
  */
+int launch_release(int fd, uint64_t *ret_cell, struct err *e) MUST_CHECK;
+int launch_outcome(int fd, struct err *e) MUST_CHECK;
+/* Both, and the listener to where it goes (notify NULL: there is none). */
 struct notify_to;
 int launch_await_exec(int fd, const struct notify_to *notify, struct err *e) MUST_CHECK;
 /* What only the host's root may do for a process in a user namespace: raise hard limits, set the OOM score. */

@@ -134,7 +134,7 @@ int plan_build(const struct ctr_spec *s, const struct plan_input *in, struct lau
     struct plan_mounts m;
     int first_device;
 
-    p->report_fd = p->start_fd = p->console_fd = -1;
+    p->report_fd = p->parent_fd = p->start_fd = p->console_fd = -1;
     p->seccomp = in->seccomp;
     plan_add_data(p, "", 1); /* offset 0 is the empty text */
     p->new_namespaces = new_namespaces(s, userns);

@@ -144,8 +144,9 @@ struct launch_plan {
     const struct ctr_seccomp *seccomp; /* borrowed; NULL: none */
     bool entered; /* the child is inside already: exec into a running container */
     uint64_t arg_start,
-        arg_end;    /* where our command line lies in memory, for an init to wipe (S50) */
-    int report_fd;  /* messages to the parent; set by launch */
+        arg_end;   /* where our command line lies in memory, for an init to wipe (S50) */
+    int report_fd; /* messages to the parent; set by launch */
+    int parent_fd; /* its end, which the child must not hold: it would never see the parent's death; -1 */
     int start_fd;   /* listening socket or the report channel; set by launch */
     int console_fd; /* socket for the console; -1 */
 };

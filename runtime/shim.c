@@ -243,22 +243,48 @@ static int make_run_dir(const char *runtime_dir, const char *id, struct err *e)
 
 /* --- spawn ----------------------------------------------------------------------------------------------- */
 
+/* cwrt makes the container and becomes the shim. It lies beside it (a build tree), or where programs are installed. */
+static int find_maker(const char *shim, char **ret, struct err *e)
+{
+    static const char *const places[] = {"cwrt", "../../bin/cwrt"};
+    const char *slash = strrchr(shim, '/');
+    int dir = slash ? (int)(slash - shim) : 1;
+
+    if (access(shim, X_OK) < 0)
+        return err_sys(e, "start %s", shim);
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        AUTO_FREE char *path = mem_printf("%.*s/%s", dir, slash ? shim : ".", places[i]);
+
+        if (access(path, X_OK) == 0) {
+            *ret = take_ptr(&path);
+            return 0;
+        }
+    }
+    return err_set(e, ERR_ABSENT,
+                   "start %s: there is no cwrt beside it, nor at ../../bin/cwrt from there", shim);
+}
+
 /* Start the program; it forks, and the first process ends at once, so there is nothing to reap later. */
 static int spawn(const struct ctr_shim_opts *o, int config, int dir, int control, struct err *e)
 {
-    char *const argv[] = {(char *)"cwshim", (char *)o->id, NULL};
+    AUTO_FREE char *maker = NULL;
     const int fds[SHIM_N_FDS] = {-1, -1, -1, config, dir, control};
-    AUTO_CLOSE int first = proc_spawn(o->shim_path, argv, NULL, fds, SHIM_N_FDS, NULL, e);
+
+    if (find_maker(o->shim_path, &maker, e) < 0)
+        return -1;
+    char *const argv[] = {(char *)"cwrt", (char *)"shim", (char *)o->shim_path, (char *)o->id,
+                          NULL};
+    AUTO_CLOSE int first = proc_spawn(maker, argv, NULL, fds, SHIM_N_FDS, NULL, e);
     siginfo_t info = {0};
 
     if (first < 0)
-        return err_wrap(e, "start %s", o->shim_path);
+        return err_wrap(e, "start %s", maker);
     if (fd_wait(first, POLLIN, clock_in_ns(ANSWER_TIMEOUT_NS)) != 1)
-        return err_set(e, ERR_HOST, "%s does not start", o->shim_path);
+        return err_set(e, ERR_HOST, "%s does not start", maker);
     if (waitid(P_PIDFD, (id_t)first, &info, WEXITED) < 0)
-        return err_sys(e, "wait for %s", o->shim_path);
+        return err_sys(e, "wait for %s", maker);
     if (info.si_code != CLD_EXITED || info.si_status != 0)
-        return err_set(e, ERR_HOST, "%s ended with %d", o->shim_path, info.si_status);
+        return err_set(e, ERR_HOST, "%s ended with %d", maker, info.si_status);
     return 0;
 }
 

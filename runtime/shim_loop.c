@@ -1,5 +1,5 @@
 /*
- * shim_loop.c - the life of a shim. Order of a container's end:
+ * shim_loop.c - the life of a shim, after shim_make.c has made the container. Order of a container's end:
  *
  *   init reaped ─► cgroup.kill ─► last words drained ─► figures read ─► record renamed into place
  *        ─► cgroup removed ─► socket unlinked ─► the process ends (the event the daemon waits for)
@@ -10,18 +10,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
+#include <link.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <linux/capability.h>
 
@@ -29,16 +27,12 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "base/mem.h"
-#include "base/statefile.h"
-#include "base/str.h"
 #include "runtime/cgroup.h"
-#include "runtime/container.h"
 #include "runtime/exit.h"
+#include "runtime/launch.h"
+#include "runtime/shim_hand.h"
 #include "runtime/shim_log.h"
 #include "runtime/shim_proto.h"
-#include "runtime/spec.h"
-#include "runtime/spec_json.h"
 
 enum { PEERS_MAX = 8 };
 enum { LOG_BUDGET = 64 << 10 }; /* bytes a turn: what a pipe holds */
@@ -48,10 +42,10 @@ enum { LOG_BUDGET = 64 << 10 }; /* bytes a turn: what a pipe holds */
 
 struct shim {
     const char *id;
-    int dir, lock, listener;
-    int netns; /* of the container: opened while we still may, handed to daemons that come later */
+    int fds[SHIM_FD_END]; /* by number, -1: not there */
     int peers[PEERS_MAX];
-    struct ctr *ctr;
+    struct shim_hand hand;
+    struct ctr_cgroup *cgroup; /* NULL: none */
     struct shim_log log;
     struct exit_record record;
     uint64_t created_ns;
@@ -59,92 +53,6 @@ struct shim {
 };
 
 /* --- set-up -------------------------------------------------------------------------------------------- */
-
-/* Held for our life; nobody waits for it, they only try (shim.c, check_dead). */
-static int take_lock(struct shim *s, struct err *e)
-{
-    s->lock = openat(s->dir, SHIM_FILE_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (s->lock < 0)
-        return err_sys(e, "lock");
-    if (flock(s->lock, LOCK_EX | LOCK_NB) < 0)
-        return err_sys(e, "another shim looks after %s", s->id);
-    return 0;
-}
-
-static int listen_control(struct shim *s, struct err *e)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-
-    s->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/" SHIM_FILE_CONTROL, s->dir);
-    if (s->listener < 0 || bind(s->listener, (struct sockaddr *)&a, sizeof(a)) < 0 ||
-        fchmodat(s->dir, SHIM_FILE_CONTROL, 0600, 0) < 0 || listen(s->listener, PEERS_MAX) < 0)
-        return err_sys(e, "control socket");
-    return 0;
-}
-
-static int write_small(struct shim *s, const char *name, const char *text, struct err *e)
-{
-    return statefile_replace(s->dir, name, text, strlen(text), 0600, false, e);
-}
-
-/* The service's own processes sit beside the runs' groups; a daemon may have been started elsewhere. */
-static void join_supervisor(const char *cgroup)
-{
-    static const char runs[] = "/cworker/runs/";
-    const char *at = strstr(cgroup, runs);
-    AUTO_FREE char *own = NULL;
-    AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
-    struct err ignored = ERR_INIT;
-
-    if (!at || ctr_cgroup_own_path(&own, &ignored) < 0)
-        return;
-    AUTO_FREE char *path = mem_printf("%.*s/cworker/supervisor", (int)(at - cgroup), cgroup);
-
-    if (!str_eq(own, path) && ctr_cgroup_open(path, &cg, &ignored) == 0 &&
-        ctr_cgroup_add_pid(cg, 0, &ignored) < 0)
-        err_clear(&ignored); /* the run is none the worse for it */
-}
-
-/* What a shim that is killed leaves to find: its pid to show, the group to end. */
-static int write_traces(struct shim *s, const struct ctr_spec *spec, struct err *e)
-{
-    AUTO_FREE char *path = NULL;
-    AUTO_FREE char *pid = mem_printf("%d\n", getpid());
-
-    if (ctr_cgroup_resolve(spec->cgroups_path, s->id, &path, e) < 0)
-        return -1;
-    join_supervisor(path);
-    return write_small(s, SHIM_FILE_PID, pid, e) < 0 ? -1
-                                                     : write_small(s, SHIM_FILE_CGROUP, path, e);
-}
-
-static int read_config(int fd, struct ctr_spec **ret, struct err *e)
-{
-    AUTO(str) struct str text = STR_INIT(BOUND_CONFIG_JSON);
-
-    if (fd_read_all(fd, &text, e) < 0)
-        return err_wrap(e, "config.json");
-    return ctr_spec_from_json(str_text(&text), text.len, ret, e);
-}
-
-static int create(struct shim *s, int config_fd, struct err *e)
-{
-    AUTO(ctr_spec) struct ctr_spec *spec = NULL;
-    AUTO_CLOSE int out = -1;
-
-    if (read_config(config_fd, &spec, e) < 0 || write_traces(s, spec, e) < 0 ||
-        shim_log_open(s->dir, SHIM_FILE_LOG, &s->log, &out, e) < 0)
-        return -1;
-    struct ctr_create_opts o = {
-        .id = s->id,
-        .stdio = {-1, out, out},
-        .console_socket = -1,
-        .partial_cgroup =
-            str_eq(ctr_spec_annotation(spec, CTR_ANNOTATION "cgroup.partial"), "true")};
-
-    return ctr_create(spec, &o, &s->ctr, e);
-}
 
 /*
  * Signals to processes with other ids than ours are all that a capability is needed for from now on: the group, the
@@ -168,12 +76,10 @@ static void drop_capabilities(void)
  * before: a process made from a non-dumpable one owns none of its files in /proc, and would be as safe from the OOM
  * killer as we are.
  */
-static void withdraw(struct shim *s)
+static void withdraw(void)
 {
     struct err ignored = ERR_INIT;
     sigset_t all;
-
-    s->netns = ctr_netns(s->ctr, &ignored);
 
     /* systemd's stop of a service, a terminal's hang-up: none of them ends a run. SIGKILL does, and is handled. */
     sigfillset(&all);
@@ -182,7 +88,6 @@ static void withdraw(struct shim *s)
     if (fd_write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "-999", &ignored) < 0)
         err_clear(&ignored);
     drop_capabilities();
-    malloc_trim(0);
 }
 
 /* --- messages --------------------------------------------------------------------------------------------- */
@@ -203,29 +108,25 @@ static void answer(struct shim *s, size_t i, const struct shim_msg *m, const int
 
 static void say_hello(struct shim *s, size_t i)
 {
-    struct shim_msg m = shim_msg_make(SHIM_HELLO, getpid(), 0, NULL);
-    AUTO_CLOSE int self = fd_pidfd_open(getpid());
+    struct err ignored = ERR_INIT;
 
-    if (self >= 0)
-        answer(s, i, &m, &self, 1);
-    else
+    if (shim_msg_hello(s->peers[i], &ignored) < 0)
         drop(s, i);
 }
 
 static void say_state(struct shim *s, size_t i)
 {
-    struct shim_msg m =
-        shim_msg_make(SHIM_STATE, ctr_pid(s->ctr), s->record.started, ctr_note(s->ctr));
+    struct shim_msg m = shim_msg_make(SHIM_STATE, s->hand.pid, s->record.started, s->hand.note);
     int fds[2];
     size_t n = 0;
 
-    if (s->netns >= 0) {
+    if (s->fds[SHIM_FD_NETNS] >= 0) {
         m.flags |= SHIM_HAS_NETNS;
-        fds[n++] = s->netns;
+        fds[n++] = s->fds[SHIM_FD_NETNS];
     }
-    if (ctr_cgroup_dir(s->ctr) >= 0) {
+    if (s->cgroup) {
         m.flags |= SHIM_HAS_CGROUP;
-        fds[n++] = ctr_cgroup_dir(s->ctr);
+        fds[n++] = ctr_cgroup_fd(s->cgroup);
     }
     answer(s, i, &m, fds, n);
 }
@@ -236,6 +137,20 @@ static void note_failure(struct shim *s, const struct err *why)
     s->record.start_error_kind = (int)why->kind;
 }
 
+/* From the start to the end there is nothing to do but to wait: the pages of the program that led there need not stay in our
+ * address space, and what is needed again comes back from the page cache. */
+static int let_go_of_segment(struct dl_phdr_info *info, size_t size UNUSED, void *arg UNUSED)
+{
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+        uintptr_t page = (uintptr_t)getpagesize(), from = info->dlpi_addr + p->p_vaddr;
+
+        if (p->p_type == PT_LOAD && !(p->p_flags & PF_W))
+            madvise((void *)(from & ~(page - 1)), p->p_memsz, MADV_DONTNEED);
+    }
+    return 0;
+}
+
 static void on_start(struct shim *s, size_t i)
 {
     struct err why = ERR_INIT;
@@ -244,7 +159,7 @@ static void on_start(struct shim *s, size_t i)
     if (s->record.started) {
         err_set(&why, ERR_USER, "container %s is started already", s->id);
         m = shim_msg_of_error(SHIM_ERROR, &why);
-    } else if (ctr_start(s->ctr, &why) < 0) {
+    } else if (launch_release(s->fds[SHIM_FD_CHANNEL], NULL, &why) != 0) {
         note_failure(s, &why);
         s->ended = true;
         m = shim_msg_of_error(SHIM_FAILED, &why);
@@ -254,6 +169,18 @@ static void on_start(struct shim *s, size_t i)
         s->record.start_epoch = clock_epoch();
     }
     answer(s, i, &m, NULL, 0);
+    if (s->record.started)
+        dl_iterate_phdr(let_go_of_segment, NULL);
+}
+
+static int signal_container(const struct shim *s, int signal, struct err *e)
+{
+    if (signal == SIGKILL && s->cgroup)
+        return ctr_cgroup_kill(s->cgroup, e);
+    if (syscall(SYS_pidfd_send_signal, s->fds[SHIM_FD_INIT], signal, NULL, 0) < 0)
+        return errno == ESRCH ? err_set(e, ERR_USER, "container not running")
+                              : err_sys(e, "signal container %s", s->id);
+    return 0;
 }
 
 static void on_kill(struct shim *s, size_t i, int signal)
@@ -264,7 +191,7 @@ static void on_kill(struct shim *s, size_t i, int signal)
     if (signal < 1 || signal > SIGRTMAX) {
         err_set(&why, ERR_USER, "%d is no signal", signal);
         m = shim_msg_of_error(SHIM_ERROR, &why);
-    } else if (ctr_kill(s->ctr, signal, signal == SIGKILL, &why) < 0) {
+    } else if (signal_container(s, signal, &why) < 0) {
         m = shim_msg_of_error(SHIM_ERROR, &why);
     }
     answer(s, i, &m, NULL, 0);
@@ -300,7 +227,8 @@ static bool is_root(int sock)
 
 static void on_connection(struct shim *s)
 {
-    AUTO_CLOSE int sock = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    AUTO_CLOSE int sock =
+        accept4(s->fds[SHIM_FD_LISTENER], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (sock < 0 || !is_root(sock))
         return;
@@ -318,7 +246,7 @@ static void reap(struct shim *s)
 {
     struct rusage usage = {0};
     int status = 0;
-    pid_t pid = wait4(ctr_pid(s->ctr), &status, WNOHANG, &usage);
+    pid_t pid = wait4(s->hand.pid, &status, WNOHANG, &usage);
 
     if (pid == 0 || (pid < 0 && errno == EINTR))
         return;
@@ -348,8 +276,8 @@ static bool is_orphan(const struct shim *s)
 static void turn(struct shim *s)
 {
     struct pollfd p[3 + PEERS_MAX] = {
-        {.fd = ctr_pidfd(s->ctr), .events = POLLIN},
-        {.fd = s->listener, .events = POLLIN},
+        {.fd = s->fds[SHIM_FD_INIT], .events = POLLIN},
+        {.fd = s->fds[SHIM_FD_LISTENER], .events = POLLIN},
         {.fd = s->log.pipe, .events = POLLIN},
     };
 
@@ -392,7 +320,7 @@ static int write_record(struct shim *s)
     struct err why = ERR_INIT;
 
     for (int attempt = 0; attempt < 5; attempt++) {
-        if (ctr_exit_write(s->dir, &s->record, &why) == 0)
+        if (ctr_exit_write(SHIM_FD_DIR, &s->record, &why) == 0)
             return 0;
         poll(NULL, 0,
              200); /* /run may be full for a moment; without a record the run counts as vanished */
@@ -400,64 +328,61 @@ static int write_record(struct shim *s)
     return -1;
 }
 
+/* All processes; false when one is stuck in the kernel: the daemon's clean-up finds it and says so. */
+static bool end_all(struct shim *s)
+{
+    struct err why = ERR_INIT;
+
+    syscall(SYS_pidfd_send_signal, s->fds[SHIM_FD_INIT], SIGKILL, NULL, 0);
+    if (s->cgroup && (ctr_cgroup_kill(s->cgroup, &why) < 0 ||
+                      ctr_cgroup_wait_empty(s->cgroup, DIE_TIMEOUT_NS, &why) < 0))
+        return false;
+    return fd_wait(s->fds[SHIM_FD_INIT], POLLIN, clock_in_ns(DIE_TIMEOUT_NS)) == 1;
+}
+
 static int finish(struct shim *s)
 {
-    struct ctr_cgroup *cg = s->ctr ? ctr_cgroup_of(s->ctr) : NULL;
     struct err why = ERR_INIT;
-    bool empty = true;
 
     s->record.end_ns = clock_now_ns();
     s->record.end_epoch = clock_epoch();
-    if (cg &&
-        (ctr_cgroup_kill(cg, &why) < 0 || ctr_cgroup_wait_empty(cg, DIE_TIMEOUT_NS, &why) < 0))
-        empty = false; /* stuck in the kernel: the daemon's clean-up finds it and says so */
+    bool ended = end_all(s);
+
     while (shim_log_drain(&s->log, LOG_BUDGET))
         continue;
     shim_log_close(&s->log);
-    read_figures(s, cg);
+    read_figures(s, s->cgroup);
     int rc = write_record(s);
 
-    if (s->ctr && empty && ctr_delete(s->ctr, true, &why) < 0)
+    if (s->cgroup && ended && ctr_cgroup_remove(s->cgroup, &why) < 0)
         err_clear(&why);
-    unlinkat(s->dir, SHIM_FILE_CONTROL, 0);
+    unlinkat(SHIM_FD_DIR, SHIM_FILE_CONTROL, 0);
     return rc;
 }
 
-static int run(struct shim *s, int config_fd, struct err *e)
+int ctr_shim_loop(const char *id)
 {
-    if (take_lock(s, e) < 0 || listen_control(s, e) < 0)
-        return -1;
-    say_hello(s, 0);
-    if (create(s, config_fd, e) < 0)
-        return -1;
-    s->created_ns = clock_now_ns();
-    withdraw(s);
-    say_state(s, 0);
-    while (!s->ended)
-        turn(s);
-    return 0;
-}
-
-int ctr_shim_loop(const char *id, int config_fd, int dir_fd, int control_fd)
-{
-    struct shim s = {.id = id,
-                     .dir = dir_fd,
-                     .lock = -1,
-                     .listener = -1,
-                     .netns = -1,
-                     .log = {.pipe = -1, .file = -1},
-                     .record = {.status = -1}};
-    AUTO_CLOSE int config = config_fd;
+    static struct shim s = {.record = {.status = -1}};
     struct err why = ERR_INIT;
 
-    for (size_t i = 0; i < PEERS_MAX; i++)
-        s.peers[i] = -1;
-    s.peers[0] = control_fd;
-    if (run(&s, config, &why) < 0) {
+    s.id = id;
+    if (shim_hand_take(&s.hand, s.fds, &why) < 0) {
         struct shim_msg m = shim_msg_of_error(SHIM_FAILED, &why);
 
-        note_failure(&s, &why);
-        answer(&s, 0, &m, NULL, 0);
+        fprintf(stderr, "cwshim: %s; cworkerd and cwrun start it\n", why.msg);
+        (void)!shim_msg_send(SHIM_FD_CONTROL, &m, NULL, 0, &why);
+        return 1; /* the daemon cleans up by what the maker has written */
     }
+    if (s.fds[SHIM_FD_CGROUP] >= 0)
+        s.cgroup = ctr_cgroup_from_fd(s.fds[SHIM_FD_CGROUP], s.hand.cgroup);
+    s.log = (struct shim_log){.pipe = s.fds[SHIM_FD_LOG_PIPE], .file = s.fds[SHIM_FD_LOG_FILE]};
+    s.created_ns = clock_now_ns();
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        s.peers[i] = -1;
+    s.peers[0] = s.fds[SHIM_FD_CONTROL];
+    withdraw();
+    say_state(&s, 0);
+    while (!s.ended)
+        turn(&s);
     return finish(&s) < 0 ? 1 : 0;
 }

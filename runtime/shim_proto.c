@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -62,4 +63,12 @@ int shim_msg_error(const struct shim_msg *m, struct err *e)
 struct shim_msg shim_msg_of_error(enum shim_msg_type type, const struct err *e)
 {
     return shim_msg_make(type, (int)e->kind, e->sys, e->msg);
+}
+
+int shim_msg_hello(int sock, struct err *e)
+{
+    struct shim_msg m = shim_msg_make(SHIM_HELLO, getpid(), 0, NULL);
+    AUTO_CLOSE int self = fd_pidfd_open(getpid());
+
+    return self < 0 ? err_sys(e, "hold ourselves") : shim_msg_send(sock, &m, &self, 1, e);
 }

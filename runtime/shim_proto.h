@@ -2,12 +2,12 @@
 /*
  * shim_proto.h - what the daemon and cwshim say to each other.
  *
- *   daemon                              cwshim
+ *   daemon                              cwrt shim, that becomes cwshim (shim_hand.h)
  *     │  spawn: config.json on fd 3,      │
  *     │  runtime directory on 4,          │
  *     │  this connection on 5             │
  *     │ ◄──────── HELLO(pid) [pidfd] ──── │  lives; holds the lock; listens on "control"
- *     │                                   │  …ctr_create…
+ *     │                                   │  …ctr_create, execve…
  *     │ ◄─ STATE(pid, 0, note) [netns, cgroup]   created, stopped before exec
  *     │   or FAILED(kind, text)           │  the record is written, the shim ends
  *     │ START ──────────────────────────► │
@@ -74,3 +74,5 @@ int shim_msg_recv(int sock, struct shim_msg *ret, int *fds, size_t *n_fds, struc
 /* The error that FAILED and ERROR carry, into e: and back. Returns -1. */
 int shim_msg_error(const struct shim_msg *m, struct err *e);
 struct shim_msg shim_msg_of_error(enum shim_msg_type type, const struct err *e);
+/* HELLO of this process, with its pidfd. */
+int shim_msg_hello(int sock, struct err *e) MUST_CHECK;

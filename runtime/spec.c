@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "runtime/names.h"
+#include "runtime/rdt.h"
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
@@ -84,6 +85,7 @@ void ctr_spec_free(struct ctr_spec *s)
     free_key_values(s->sysctl, s->n_sysctl);
     free_key_values(s->annotations, s->n_annotations);
     free_key_values(s->resources.unified, s->resources.n_unified);
+    rdt_free(&s->rdt);
     cJSON_Delete(s->seccomp);
     cJSON_Delete(s->hooks);
     char *strings[] = {s->oci_version,
@@ -250,6 +252,7 @@ uint64_t ctr_spec_default_caps(bool user_namespace)
 static const char *const masked[] = {
     "/proc/acpi",
     "/proc/asound",
+    "/proc/driver/nvidia", /* gpu.c takes this one back for a run that has some of its GPUs */
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",

@@ -126,6 +126,12 @@ struct ctr_mem_policy { /* set_mempolicy(2) */
     char *nodes;   /* a list like "0-3,7", or NULL */
 };
 
+struct ctr_rdt { /* linux.intelRdt; see rdt.h */
+    bool set, monitoring;
+    char *clos_id, *l3, *bandwidth; /* or NULL */
+    struct str_list schemata;
+};
+
 struct ctr_time_offset {
     int64_t secs;
     uint32_t nanosecs;
@@ -168,6 +174,7 @@ struct ctr_spec {
     bool has_personality;
     uint32_t personality;
     struct ctr_mem_policy mem_policy;
+    struct ctr_rdt rdt;
     struct ctr_time_offset time_monotonic, time_boottime; /* of a new time namespace */
     bool
         userns_optional; /* go on without user namespace where ids cannot be mapped (annotation); see ctr_note() */

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "runtime/caps.h"
 #include "runtime/names.h"
+#include "runtime/rdt.h"
 #include "runtime/spec.h"
 #include "runtime/spec_json.h"
 #include "runtime/spec_json_own.h"
@@ -256,6 +257,8 @@ static void write_linux(cJSON *top, const struct ctr_spec *s)
     if (s->has_personality)
         json_add_str(json_add_object(o, "personality"), "domain",
                      name_of(ctr_names_personality, s->personality));
+    if (s->rdt.set)
+        json_add_item(o, "intelRdt", rdt_write(&s->rdt));
     if (s->mem_policy.set)
         write_mem_policy(o, &s->mem_policy);
     if (s->time_monotonic.set || s->time_boottime.set) {

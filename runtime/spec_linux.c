@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/units.h"
 #include "runtime/names.h"
+#include "runtime/rdt.h"
 #include "runtime/spec.h"
 #include "runtime/spec_json_own.h"
 
@@ -175,7 +176,7 @@ static int read_mem_policy(const cJSON *o, struct ctr_mem_policy *ret, struct er
 
 int spec_read_linux(const cJSON *o, struct ctr_spec *s, struct err *e)
 {
-    const cJSON *resources = NULL, *seccomp = NULL;
+    const cJSON *resources = NULL, *seccomp = NULL, *rdt = NULL;
 
     if (read_namespaces(o, s, e) < 0 || spec_read_idmaps(o, "uidMappings", &s->uid_maps, e) < 0 ||
         spec_read_idmaps(o, "gidMappings", &s->gid_maps, e) < 0 || read_devices(o, s, e) < 0 ||
@@ -187,10 +188,9 @@ int spec_read_linux(const cJSON *o, struct ctr_spec *s, struct err *e)
         spec_copy_str(o, "cgroupsPath", &s->cgroups_path, e) < 0 ||
         json_opt_object(o, "resources", &resources, e) < 0 ||
         json_opt_object(o, "seccomp", &seccomp, e) < 0 || read_personality(o, s, e) < 0 ||
-        read_time(o, s, e) < 0 ||
-        spec_refuse(o, "linux", "intelRdt", "cache and bandwidth allocation is not supported", e) <
-            0 ||
-        read_net_devices(o, s, e) < 0 || read_mem_policy(o, &s->mem_policy, e) < 0)
+        read_time(o, s, e) < 0 || json_opt_object(o, "intelRdt", &rdt, e) < 0 ||
+        (rdt && rdt_read(rdt, &s->rdt, e) < 0) || read_net_devices(o, s, e) < 0 ||
+        read_mem_policy(o, &s->mem_policy, e) < 0)
         return err_wrap(e, "linux");
     if (s->rootfs_propagation && !*s->rootfs_propagation)
         mem_replace(&s->rootfs_propagation, NULL);

@@ -81,10 +81,16 @@ int state_remove(const char *root, const char *id, struct err *e)
                                                : 0;
 }
 
-int state_write(int dir, const struct ctr_state *s, const struct ctr_spec *spec, struct err *e)
+int state_write_spec(int dir, const struct ctr_spec *spec, struct err *e)
+{
+    AUTO_FREE char *config = ctr_spec_to_json(spec);
+
+    return statefile_replace(dir, "config.json", config, strlen(config), 0600, false, e);
+}
+
+int state_write(int dir, const struct ctr_state *s, struct err *e)
 {
     AUTO(cJSON) cJSON *o = cJSON_CreateObject();
-    AUTO_FREE char *config = ctr_spec_to_json(spec);
 
     json_add_str(o, "id", s->id);
     json_add_int(o, "pid", s->pid);
@@ -95,8 +101,6 @@ int state_write(int dir, const struct ctr_state *s, const struct ctr_spec *spec,
     json_add_str(o, "created", s->created);
     AUTO_FREE char *text = json_text(o);
 
-    if (statefile_replace(dir, "config.json", config, strlen(config), 0600, false, e) < 0)
-        return -1;
     return statefile_replace(dir, "state.json", text, strlen(text), 0600, false, e);
 }
 

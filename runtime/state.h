@@ -29,8 +29,9 @@ DEFINE_AUTO_VALUE(ctr_state, ctr_state_free)
 /* Make the container's directory: ERR_USER when the id is taken. Returns its descriptor. */
 int state_make_dir(const char *root, const char *id, struct err *e) MUST_CHECK;
 int state_open_dir(const char *root, const char *id, struct err *e) MUST_CHECK;
-int state_write(int dir, const struct ctr_state *s, const struct ctr_spec *spec, struct err *e)
-    MUST_CHECK;
+/* The spec first: a container without state.json is one that is being created. */
+int state_write_spec(int dir, const struct ctr_spec *spec, struct err *e) MUST_CHECK;
+int state_write(int dir, const struct ctr_state *s, struct err *e) MUST_CHECK;
 int state_read(int dir, struct ctr_state *ret, struct ctr_spec **ret_spec, struct err *e)
     MUST_CHECK;
 int state_remove(const char *root, const char *id, struct err *e) MUST_CHECK;

@@ -64,6 +64,7 @@ static const struct {
     {"events", cwrt_events, "figures and out-of-memory events"},
     {"spec", cwrt_spec, "write a config.json to start from"},
     {"features", cwrt_features, "what this runtime can do, as JSON"},
+    {"shim", cwrt_shim, "for cworkerd and cwrun: create a container and become its cwshim"},
 };
 
 static void usage(FILE *out)

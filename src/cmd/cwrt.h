@@ -26,7 +26,8 @@ extern struct cwrt_global cwrt_global;
 
 typedef int cwrt_command(int argc, char **argv, struct err *e); /* exit status; -1 with e: 1 */
 cwrt_command cwrt_create, cwrt_start, cwrt_run, cwrt_kill, cwrt_delete, cwrt_state, cwrt_list,
-    cwrt_spec, cwrt_features, cwrt_exec, cwrt_ps, cwrt_pause, cwrt_resume, cwrt_update, cwrt_events;
+    cwrt_spec, cwrt_features, cwrt_exec, cwrt_ps, cwrt_pause, cwrt_resume, cwrt_update, cwrt_events,
+    cwrt_shim;
 
 /* Parse a command's flags and its words (min to max). 0 go on, 1 help was printed. */
 int cwrt_flags(const struct opt *table, int argc, char **argv, void *options,
@@ -36,5 +37,7 @@ int cwrt_flags(const struct opt *table, int argc, char **argv, void *options,
 int cwrt_load_bundle(const char *bundle, const char *config, struct ctr_spec **ret,
                      char **ret_bundle, struct err *e) MUST_CHECK;
 int cwrt_write_pid_file(const char *path, int pid, struct err *e) MUST_CHECK;
+/* runc's way to hand out a pidfd: one message, "standard" (a container's first process) or "setns" (exec). */
+int cwrt_send_pidfd(const char *path, int pidfd, const char *kind, struct err *e) MUST_CHECK;
 /* Wait for a process of ours: its status, 128 + signal when killed. Signals we get are forwarded to it. */
 int cwrt_wait_forwarding(int pidfd, int tty_master, struct err *e) MUST_CHECK;

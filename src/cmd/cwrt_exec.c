@@ -19,7 +19,8 @@
 #include "runtime/tty.h"
 
 struct exec_options {
-    char *process, *cwd, *user, *pid_file, *console_socket, *apparmor, *process_label, *cgroup;
+    char *process, *cwd, *user, *pid_file, *console_socket, *pidfd_socket, *apparmor,
+        *process_label, *cgroup;
     struct str_list env, caps, gids;
     int64_t preserve_fds;
     bool tty, detach, no_new_privs, ignore_paused;
@@ -37,6 +38,7 @@ static const struct opt table[] = {
     OPT_ROW(struct exec_options, detach, "detach", 'd', OPT_FLAG, NULL, NULL, "do not wait for its end"),
     OPT_ROW(struct exec_options, pid_file, "pid-file", 0, OPT_STR, "FILE", NULL, "write its process id here"),
     OPT_ROW(struct exec_options, console_socket, "console-socket", 0, OPT_STR, "SOCKET", NULL, "send the terminal's master there"),
+    OPT_ROW(struct exec_options, pidfd_socket, "pidfd-socket", 0, OPT_STR, "SOCKET", NULL, "send a pidfd of it there"),
     OPT_ROW(struct exec_options, no_new_privs, "no-new-privs", 0, OPT_FLAG, NULL, NULL, "it cannot gain privileges"),
     OPT_ROW(struct exec_options, ignore_paused, "ignore-paused", 0, OPT_FLAG, NULL, NULL, "also in a paused container"),
     OPT_ROW(struct exec_options, cgroup, "cgroup", 0, OPT_STR, "PATH", NULL, "in this sub-group of the container's cgroup"),
@@ -161,6 +163,8 @@ static int execute(struct ctr *c, const struct ctr_spec *spec, const struct ctr_
     if (ctr_exec(c, spec, &eo, &pid, &pidfd, e) < 0)
         return -1;
     if (o->pid_file && cwrt_write_pid_file(o->pid_file, pid, e) < 0)
+        return -1;
+    if (o->pidfd_socket && cwrt_send_pidfd(o->pidfd_socket, pidfd, "setns", e) < 0)
         return -1;
     return o->detach ? 0 : wait_for(pidfd, ours, ours >= 0, e);
 }

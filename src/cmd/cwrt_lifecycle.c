@@ -26,7 +26,7 @@
 #include "runtime/tty.h"
 
 struct create_options {
-    char *bundle, *config, *pid_file, *console_socket;
+    char *bundle, *config, *pid_file, *console_socket, *pidfd_socket;
     int64_t preserve_fds;
     bool detach, keep, no_pivot, no_new_keyring, no_subreaper;
 };
@@ -37,6 +37,7 @@ static const struct opt create_table[] = {
     OPT_ROW(struct create_options, config, "config", 'f', OPT_STR, "FILE", "config.json", "its name"),
     OPT_ROW(struct create_options, pid_file, "pid-file", 0, OPT_STR, "FILE", NULL, "write the process id here"),
     OPT_ROW(struct create_options, console_socket, "console-socket", 0, OPT_STR, "SOCKET", NULL, "send the terminal's master there"),
+    OPT_ROW(struct create_options, pidfd_socket, "pidfd-socket", 0, OPT_STR, "SOCKET", NULL, "send a pidfd of the first process there"),
     {.name = "preserve-fds", .type = OPT_INT, .offset = offsetof(struct create_options, preserve_fds), .arg = "N", .def = "0", .max = 65536,
      .help = "descriptors from 3 up to pass on (besides LISTEN_FDS)"},
     OPT_ROW(struct create_options, detach, "detach", 'd', OPT_FLAG, NULL, NULL, "run: do not wait for the end"),
@@ -85,6 +86,23 @@ int cwrt_write_pid_file(const char *path, int pid, struct err *e)
     return statefile_replace(fd, name, text, strlen(text), 0644, false, e);
 }
 
+int cwrt_send_pidfd(const char *path, int pidfd, const char *kind, struct err *e)
+{
+    AUTO_CLOSE int sock = tty_connect(path, e);
+
+    return sock < 0 || fd_send(sock, kind, strlen(kind), &pidfd, 1, e) < 0
+               ? err_wrap(e, "--pidfd-socket")
+               : 0;
+}
+
+/* What callers want to know of a container that was just created. */
+static int announce(const struct create_options *o, struct ctr *c, struct err *e)
+{
+    if (o->pid_file && cwrt_write_pid_file(o->pid_file, ctr_pid(c), e) < 0)
+        return -1;
+    return o->pidfd_socket ? cwrt_send_pidfd(o->pidfd_socket, ctr_pidfd(c), "standard", e) : 0;
+}
+
 /* Descriptors that the service manager handed to our caller are the container's (sd_listen_fds(3)). */
 static unsigned listen_fds(struct ctr_spec *s)
 {
@@ -107,8 +125,8 @@ static int check_preserved(unsigned n, struct err *e)
     return 0;
 }
 
-static int create(const struct create_options *o, const char *id, int console, struct ctr **ret,
-                  bool *ret_terminal, struct err *e)
+static int create(const struct create_options *o, const char *id, int console, bool start_here,
+                  struct ctr **ret, bool *ret_terminal, struct err *e)
 {
     AUTO(ctr_spec) struct ctr_spec *s = NULL;
     AUTO_FREE char *bundle = NULL;
@@ -124,6 +142,7 @@ static int create(const struct create_options *o, const char *id, int console, s
         .stdio = {0, 1, 2},
         .console_socket = console,
         .preserve_fds = (unsigned)o->preserve_fds + listen_fds(s),
+        .start_here = start_here,
         .partial_cgroup = str_eq(cwrt_global.cgroup, "partial"),
     };
 
@@ -136,6 +155,7 @@ static int create(const struct create_options *o, const char *id, int console, s
         return -1;
     if (ctr_note(*ret))
         fprintf(stderr, "cwrt: note: %s\n", ctr_note(*ret));
+    ctr_keep_spec(*ret, take_ptr(&s));
     return 0;
 }
 
@@ -161,8 +181,8 @@ int cwrt_create(int argc, char **argv, struct err *e)
     if (r == 0 && o.console_socket && (console = tty_connect(o.console_socket, e)) < 0)
         r = -1;
     if (r == 0)
-        r = create(&o, words.items[0], console, &c, &terminal, e);
-    if (r == 0 && o.pid_file && cwrt_write_pid_file(o.pid_file, ctr_pid(c), e) < 0)
+        r = create(&o, words.items[0], console, false, &c, &terminal, e);
+    if (r == 0 && announce(&o, c, e) < 0)
         r = undo(c);
     opt_free(create_table, &o);
     return r < 0 ? -1 : 0;
@@ -215,9 +235,9 @@ static int run(const struct create_options *o, const char *id, struct err *e)
         ours = pair[0];
         console = pair[1];
     }
-    if (create(o, id, console, &c, &terminal, e) < 0)
+    if (create(o, id, console, true, &c, &terminal, e) < 0)
         return -1;
-    if (o->pid_file && cwrt_write_pid_file(o->pid_file, ctr_pid(c), e) < 0)
+    if (announce(o, c, e) < 0)
         return undo(c);
     if (!o->detach)
         return run_to_end(c, o, ours, terminal && ours >= 0, e);

@@ -150,7 +150,7 @@ static void add_linux(cJSON *top)
     add_texts(seccomp, "supportedFlags", ctr_seccomp_flags);
     add_enabled(o, "apparmor", true);
     add_enabled(o, "selinux", true);
-    add_enabled(o, "intelRdt", false);
+    add_enabled(o, "intelRdt", true);
     add_enabled(o, "netDevices", true);
     memory = json_add_object(o, "memoryPolicy");
     add_names(memory, "modes", ctr_names_mem_policies);

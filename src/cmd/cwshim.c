@@ -1,17 +1,14 @@
 /*
- * cwshim - parent and reaper of one container. Started by cworkerd or cwrun, not by people; see runtime/shim_proto.h.
+ * cwshim - parent and reaper of one container. `cwrt shim` becomes it when it has made one (runtime/shim_hand.h); it is
+ * linked statically, as there is one a run for as long as the run lives.
  *
- *   cwshim ID      descriptors: 3 config.json, 4 runtime directory, 5 connection to the daemon
+ *   cwshim ID
  */
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/cleanup.h"
 #include "runtime/container.h"
 #include "runtime/shim_loop.h"
-#include "runtime/shim_proto.h"
 
 static const char usage[] =
     "cwshim looks after one container for cworkerd and cwrun; they start it.\n"
@@ -31,18 +28,5 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
-    for (int fd = SHIM_FD_CONFIG; fd < SHIM_N_FDS; fd++) {
-        if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    /* One process only, no threads: a second one is made so that init, not the daemon, reaps it. */
-#undef fork
-    pid_t pid = fork();
-
-    if (pid != 0)
-        return pid < 0 ? 1 : 0;
-    setsid();
-    return ctr_shim_loop(argv[1], SHIM_FD_CONFIG, SHIM_FD_DIR, SHIM_FD_CONTROL);
+    return ctr_shim_loop(argv[1]);
 }

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
@@ -19,6 +18,7 @@ import registry  # noqa: E402
 import timing  # noqa: E402
 
 BIN = os.path.join(TOP, 'build/bin')
+FLOOR = 'bare floor (C)'
 LIMITS = {'memory': {'limit': 256 << 20}, 'cpu': {'cpus': '0'}, 'pids': {'limit': 100}}
 
 
@@ -41,12 +41,35 @@ def bundle(directory, limits):
     return directory
 
 
-def floor(scratch, directory):
-    """The bare floor: a C program that does only what has to be done."""
-    program = os.path.join(scratch, 'floor')
+def compiled(scratch, name):
+    """tests/bench/NAME.c as a program; one that lies in tests/bench already is taken where there is no compiler."""
+    program, carried = os.path.join(scratch, name), os.path.join(HERE, name)
+    if os.path.exists(carried):
+        return carried
     if not os.path.exists(program):
-        subprocess.run(['gcc', '-O2', '-static', '-o', program, os.path.join(HERE, 'floor.c')], check=True)
-    return [program, os.path.join(directory, 'rootfs'), '/sys/fs/cgroup/bench-floor', '/bin/true']
+        subprocess.run(['gcc', '-O2', '-static', '-o', program, carried + '.c'], check=True)
+    return program
+
+
+def spawn(scratch, count, at_once, command):
+    """Start it so often: the wall and CPU seconds of each, and those of all together."""
+    p = subprocess.run([compiled(scratch, 'spawn'), str(count), str(at_once), *command], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if p.returncode:
+        raise SystemExit('bench: %s: %s' % (' '.join(command), p.stderr))
+    lines = [line.split() for line in p.stdout.splitlines()]
+    return [(int(wall) / 1e6, int(cpu) / 1e6) for wall, cpu in lines[:-1]], int(lines[-1][1]) / 1e6
+
+
+def once(scratch, command, sample):
+    (wall, cpu), = spawn(scratch, 1, 1, command)[0]
+    sample.wall.append(wall)
+    sample.cpu.append(cpu)
+
+
+def floor(scratch, directory, name='bench-floor'):
+    """The bare floor: a C program that does only what has to be done."""
+    return [compiled(scratch, 'floor'), os.path.join(directory, 'rootfs'), '/sys/fs/cgroup/' + name, '/bin/true']
 
 
 def runtimes(scratch, runs, limits):
@@ -54,12 +77,12 @@ def runtimes(scratch, runs, limits):
     contestants = {'crun': ['crun'], 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}
     samples = {name: timing.Sample() for name in contestants}
     if not limits:
-        samples['bare floor (C)'] = timing.Sample()
+        samples[FLOOR] = timing.Sample()
     for n in range(runs + 2):
         for name, command in contestants.items():
-            timing.once(command + ['run', '--bundle', directory, 'bench-%s-%d' % (name, n)], samples[name])
+            once(scratch, command + ['run', '--bundle', directory, 'bench-%s-%d' % (name, n)], samples[name])
         if not limits:
-            timing.once(floor(scratch, directory), samples['bare floor (C)'])
+            once(scratch, floor(scratch, directory), samples[FLOOR])
     for s in samples.values():
         for values in (s.wall, s.cpu):
             del values[:2]
@@ -107,19 +130,16 @@ def many(scratch, alone, count, at_once):
     cores = os.cpu_count() or 1
     print('\n### %d containers, %d at once, on %d processors\n\n| | all, s | one, times processors, ms | alone, ms | ratio | left behind |\n'
           '|---|---|---|---|---|---|' % (count, at_once, cores))
-    for name, command in {'crun': ['crun'], 'cwrt': [os.path.join(BIN, 'cwrt')]}.items():
-        def one(n, name=name, command=command):
-            p = subprocess.run(command + ['run', '--bundle', directory, 'many-%s-%d' % (name, n)], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            if p.returncode:
-                raise SystemExit('bench: %s: %s' % (name, p.stderr))
-        begin = time.monotonic()
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(one, range(count)))
-        seconds = time.monotonic() - begin
+    ways = {name: [program, 'run', '--bundle', directory, 'many-%s-%%' % name]
+            for name, program in (('crun', 'crun'), ('cwrt', os.path.join(BIN, 'cwrt')))}
+    # what the kernel alone makes of so many at once
+    ways[FLOOR] = floor(scratch, directory, 'many-floor-%')
+    for name, command in ways.items():
+        seconds = spawn(scratch, count, at_once, command)[1]
         each = seconds * cores / count
-        print('| %s | %.1f | %.1f | %.1f | %.2f | %d |' % (name, seconds, each * 1000, alone[name] * 1000, each / alone[name],
+        print('| %s | %.2f | %.1f | %.1f | %.2f | %d |' % (name, seconds, each * 1000, alone[name] * 1000, each / alone[name],
                                                            len(left_over())), flush=True)
+        time.sleep(5)  # the kernel takes network namespaces down later; that is not the next one's
 
 
 def from_image(scratch, runs):
@@ -144,7 +164,7 @@ def from_image(scratch, runs):
     for n in range(runs + 1):
         for key, command in contestants.items():
             unique = [] if 'cwrun' in key else ['image-%s-%d' % (key, n)]
-            timing.once(command + unique, samples[key])
+            once(scratch, command + unique, samples[key])
     for s in samples.values():
         for values in (s.wall, s.cpu):
             del values[:1]

@@ -5,7 +5,9 @@
 """create, start, state, kill, delete, exec, pause, update: statuses and output as a caller of runc expects them."""
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +125,41 @@ def terminal():
     assert p.stdout.split() == ['/dev/pts/0', 'tty', 'c'], p
 
 
+def pidfds_are_handed_out():
+    """--pidfd-socket, as runc has it since 1.2."""
+    path = os.path.join(TOP, 'pidfd.sock')
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(4)
+    listener.settimeout(60)
+
+    def handed():
+        conn, _ = listener.accept()
+        with conn:
+            text, fds, _, _ = socket.recv_fds(conn, 64, 4)
+        assert len(fds) == 1, fds
+        with open('/proc/self/fdinfo/%d' % fds[0]) as f:
+            pid = int(dict(line.split(':') for line in f)['Pid'])
+        return text, fds[0], pid
+    b = Bundle('/bin/sleep', '1000').save()
+    cwrt('create', '--pidfd-socket', path, '--bundle', b.path, b.id, check=True)
+    text, fd, pid = handed()
+    assert (text, pid) == (b'standard', json.loads(cwrt('state', b.id, check=True).stdout)['pid']), (text, pid)
+    cwrt('start', b.id, check=True)
+    pid_file = os.path.join(b.path, 'exec.pid')
+    cwrt('exec', '--detach', '--pid-file', pid_file, '--pidfd-socket', path, b.id, '/bin/sleep', '1000', check=True)
+    text, other, pid = handed()
+    assert (text, pid) == (b'setns', int(open(pid_file).read())), (text, pid)
+    cwrt('kill', b.id, 'KILL', check=True)
+    for ended in (fd, other):
+        assert select.select([ended], [], [], 60)[0], 'a pidfd tells the end of its process'
+        os.close(ended)
+    cwrt('delete', '--force', b.id, check=True)
+    p = cwrt('create', '--pidfd-socket', path + '.none', '--bundle', b.path, b.id)
+    assert p.returncode == 1 and '--pidfd-socket' in p.stderr, p
+    assert not os.path.exists(b.cgroup()), 'something is left'
+
+
 def bad_ids_are_refused():
     b = Bundle('/bin/true').save()
     for bad in ('../x', 'a/b', '.x', '-x', '', 'a' * 300, 'x\ny'):
@@ -160,4 +197,4 @@ if __name__ == '__main__':
         os.execv(CWRT, [CWRT, '--root', os.path.join(os.path.dirname(sys.argv[2]), 'state')] +
                  (['--cgroup=partial'] if PARTIAL else []) + ['run', '--bundle', sys.argv[2], sys.argv[3]])
     main([exit_status_is_the_programs, two_steps, exec_has_the_same_walls, init_reaps_and_forwards, pause_and_resume,
-          limits_hold_and_change, terminal, bad_ids_are_refused, command_line])
+          limits_hold_and_change, terminal, pidfds_are_handed_out, bad_ids_are_refused, command_line])

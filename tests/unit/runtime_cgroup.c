@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -82,6 +83,12 @@ static void weights(void **state UNUSED)
         assert_int_equal(ctr_cgroup_weight_of_shares(rows[i][0]), rows[i][1]);
     for (uint64_t s = 2; s < 262144; s += 7) /* never goes down, never leaves the kernel's range */
         assert_in_range(ctr_cgroup_weight_of_shares(s), 1, ctr_cgroup_weight_of_shares(s + 7));
+    for (uint64_t s = 3; s < 262144; s++) { /* the curve, by the C library's functions */
+        double l = log2((double)s), weight = pow(10, (l * l + 125 * l) / 612.0 - 7.0 / 34.0);
+
+        assert_in_range(ctr_cgroup_weight_of_shares(s), (uint64_t)ceil(weight - 1e-6),
+                        (uint64_t)ceil(weight + 1e-6));
+    }
     assert_int_equal(ctr_cgroup_io_weight_of_blkio(10), 1);
     assert_int_equal(ctr_cgroup_io_weight_of_blkio(1000), 10000);
     assert_int_equal(ctr_cgroup_io_weight_of_blkio(0), 0);

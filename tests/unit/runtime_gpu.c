@@ -195,6 +195,34 @@ static void exactly_the_chosen_one(void **state UNUSED) /* B078, S45 */
     free_places(&p);
 }
 
+/* What the driver tells in /proc about the others is hidden, all of it from a run that has none. */
+static void the_others_are_not_told_of(void **state UNUSED) /* B078, S36 */
+{
+    static const char *const first[] = {"GPU-aaaa"}, *const both[] = {"GPU-bbbb", "GPU-aaaa"};
+    AUTO(ctr_spec) struct ctr_spec *none = ctr_spec_new();
+    AUTO(ctr_spec) struct ctr_spec *one = ctr_spec_new();
+    AUTO(ctr_spec) struct ctr_spec *two = ctr_spec_new();
+    const char *all = "/proc/driver/nvidia", *a = "/proc/driver/nvidia/gpus/0000:01:00.0",
+               *b = "/proc/driver/nvidia/gpus/0000:02:00.0";
+    struct places p;
+    struct err e = ERR_INIT;
+
+    find_places(&p);
+    ctr_spec_isolate(none, 0, 0);
+    ctr_spec_isolate(one, 0, 0);
+    ctr_spec_isolate(two, 0, 0);
+    assert_ok(gpu_edit_spec_at(&p.p, none, first, 0, p.scratch, &e), &e);
+    assert_ok(gpu_edit_spec_at(&p.p, one, first, 1, p.scratch, &e), &e);
+    assert_ok(gpu_edit_spec_at(&p.p, two, both, 2, p.scratch, &e), &e);
+    assert_true(str_list_has(&none->masked_paths, all));
+    assert_false(str_list_has(&one->masked_paths, all));
+    assert_false(str_list_has(&one->masked_paths, a));
+    assert_true(str_list_has(&one->masked_paths, b));
+    assert_int_equal(one->masked_paths.n, none->masked_paths.n);
+    assert_int_equal(two->masked_paths.n, none->masked_paths.n - 1);
+    free_places(&p);
+}
+
 static const char yaml[] =
     "---\n"
     "cdiVersion: 0.5.0\n"
@@ -639,6 +667,7 @@ int main(void)
         T(a_host_without_gpus_is_quiet),
         T(found_by_the_drivers_files),
         T(exactly_the_chosen_one),
+        T(the_others_are_not_told_of),
         T(cdi_edits_are_made),
         T(hooks_are_never_executed),
         T(stale_specifications_are_noticed),

@@ -100,7 +100,7 @@ static void test_refused(void **state)
         {"{}", "ociVersion"},
         {"[]", "not an object"},
         {"{\"ociVersion\":\"1.0.0\",\"windows\":{\"x\":1}}", "windows"},
-        {"{\"ociVersion\":\"1.0.0\",\"linux\":{\"intelRdt\":{\"closID\":\"x\"}}}", "intelRdt"},
+        {"{\"ociVersion\":\"1.0.0\",\"linux\":{\"intelRdt\":{\"closID\":\"..\"}}}", "closID"},
         {"{\"ociVersion\":\"1.3.0\",\"linux\":{\"netDevices\":{\"a-name-far-too-long\":{}}}}",
          "netDevices"},
         {"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":{\"memory\":{\"swappiness\":60}}}}",
