@@ -26,10 +26,12 @@
 #include "runtime/shim.h"
 #include "runtime/spec.h"
 #include "worker/bundle_spec.h"
+#include "worker/container_stop.h"
 #include "worker/dep_links.h"
 #include "worker/run.h"
 #include "worker/usage.h"
 
+#define KILL_GRACE_NS   (5 * NS_PER_S) /* from SIGTERM to SIGKILL: time to write a checkpoint */
 #define KILL_WAIT_NS    (20 * NS_PER_S)
 #define GPU_PATIENCE_NS (5 * NS_PER_S) /* what a driver may take to clear up behind the killed */
 #define START_TEXT      "Cannot start Docker container"
@@ -64,13 +66,16 @@ char *container_owner(const char *runtime_dir, const char *uuid)
 
 /* ---- taking away ---- */
 
-/* End the container and wait for its record. True when the shim has ended. */
+/* End the container (SIGTERM to its programs, some seconds, SIGKILL to all) and wait for its record. True when the shim has
+ * ended. */
 static bool end_container(const struct container_env *env, const char *uuid, struct ctr_shim *shim)
 {
     AUTO(ctr_shim) struct ctr_shim *s = shim;
     struct err ignored = ERR_INIT;
 
     if (!s && ctr_shim_adopt(env->runtime_dir, uuid, &s, &ignored) < 0)
+        return true;
+    if (container_stop(s, clock_in_ns(KILL_GRACE_NS)))
         return true;
     if (ctr_shim_kill(s, SIGKILL, &ignored) < 0)
         log_debug("run=%s kill: %s", uuid, ignored.msg);
@@ -134,6 +139,29 @@ int container_sweep(const struct container_env *env, const char *uuid, struct er
     return remove_parts(env, uuid, ended, e);
 }
 
+bool container_is_gone(const struct container_env *env, const char *uuid,
+                       const struct str_list *gpus)
+{
+    AUTO(ctr_shim) struct ctr_shim *lives = NULL;
+    struct exit_record record = {0};
+    struct err ignored = ERR_INIT;
+
+    /* The shim waits for the first process, which the kernel keeps until all others of its namespace are gone. */
+    if (ctr_shim_adopt(env->runtime_dir, uuid, &lives, &ignored) == 0)
+        return false;
+    if (container_record(env->runtime_dir, uuid, &record, &ignored) < 0)
+        err_clear(&ignored);
+    if (remove_parts(env, uuid, false, &ignored) < 0)
+        return false;
+    for (size_t i = 0; i < gpus->n; i++) {
+        ctr_gpu_readmit(gpus->items[i]);
+        if (ctr_gpu_check((const char *const *)&gpus->items[i], 1, record.start_ns, GPU_PATIENCE_NS,
+                          &ignored) < 0)
+            log_err("run=%s withdrawn: %s", uuid, ignored.msg);
+    }
+    return true;
+}
+
 /* Before a run (since_ns 0) and after it. What is not fit has been withdrawn, and the log says so. */
 static int check_gpus(const struct run *run, uint64_t since_ns, struct err *e)
 {
@@ -163,7 +191,7 @@ int container_remove(const struct container_env *env, const struct run *run, str
         rc = err_set(
             e, ERR_HOST,
             "the container does not die: a process of it is stuck in the kernel; its CPUs and GPUs "
-            "are kept from other runs until the worker starts again");
+            "are kept from other runs until it is gone");
     /* A faulty GPU is withdrawn by that; the run's own end stands. */
     if (ret->has_record && ret->record.started &&
         check_gpus(run, ret->record.start_ns, &ignored) < 0)

@@ -65,6 +65,13 @@ struct container_end {
 int container_remove(const struct container_env *env, const struct run *run, struct ctr_shim *shim,
                      struct container_end *ret, struct err *e) MUST_CHECK;
 
+/*
+ * Has a container that could not be killed ended by now? Then what is left of it is removed, and those of its GPUs that
+ * pass their check are offered again. Does not wait for it; blocks on the driver and the disk.
+ */
+bool container_is_gone(const struct container_env *env, const char *uuid,
+                       const struct str_list *gpus);
+
 /* End and remove a container nobody holds a run for, as a dead worker left it. Bounded as container_remove. */
 int container_sweep(const struct container_env *env, const char *uuid, struct err *e) MUST_CHECK;
 

@@ -139,16 +139,10 @@ static void add_cpus(struct cpu_set *to, const struct cpu_set *from)
 
 static void used_cpus(const struct run_manager *m, struct cpu_set *ret)
 {
-    *ret = m->quarantined;
+    *ret = (struct cpu_set){0};
+    manager_quarantined_cpus(m, ret);
     for (const struct live *l = m->first; l; l = l->next)
         add_cpus(ret, &l->held);
-}
-
-void manager_quarantine(struct live *l)
-{
-    add_cpus(&l->m->quarantined, &l->held);
-    for (size_t i = 0; i < l->run->gpus.n; i++)
-        ctr_gpu_withdraw(l->run->gpus.items[i]); /* not offered any more, either */
 }
 
 static bool is_gpu_held(const struct run_manager *m, const char *uuid)

@@ -3,7 +3,7 @@
  * run_live.h - a run as the manager holds it: what is saved, and what lives only in memory.
  *
  * Internal to run_manager.c (list, actions, reports), run_inputs.c (dependencies, image, placement), run_jobs.c
- * (container, upload, directory) and run_watch.c (the living container). Every job and callback in flight holds a
+ * (container, upload, directory), run_watch.c (the living container) and run_quarantine.c (one that does not die). Every job and callback in flight holds a
  * reference, so a run that was dropped meanwhile is still there to be asked for its stage.
  * Threads: main only.
  */
@@ -19,6 +19,7 @@
 struct ctr_shim;
 struct image;
 struct loop_watch;
+struct quarantine;
 struct upload;
 
 struct live {
@@ -52,7 +53,7 @@ struct run_manager {
     struct run_manager_opts o;
     struct live *first, **last;
     size_t n, busy;
-    struct cpu_set quarantined; /* held by containers that do not die */
+    struct quarantine *quarantined; /* what containers that do not die hold */
     bool stopped;
     unsigned asking; /* questions after an outage in flight */
     struct loop_watch
@@ -84,8 +85,11 @@ void live_ask_inputs(struct live *l);
 void live_place(struct live *l);
 void live_release_inputs(struct live *l);
 void manager_place_waiting(struct run_manager *m);
-/* What the run holds is not given to anybody until the worker starts anew. */
+
+/* run_quarantine.c: what the run holds is given to nobody until its container is gone. */
 void manager_quarantine(struct live *l);
+void manager_quarantined_cpus(const struct run_manager *m, struct cpu_set *to); /* adds to `to` */
+void manager_quarantine_end(struct run_manager *m); /* forgets; no look is in flight */
 
 /* run_jobs.c */
 void live_create(struct live *l);

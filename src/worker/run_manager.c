@@ -599,6 +599,7 @@ void run_manager_free(struct run_manager *m)
         next = l->next;
         live_unref(l);
     }
+    manager_quarantine_end(m);
     loop_watch_free(m->gone_timer);
     free(m);
 }

@@ -148,7 +148,7 @@ def main():
         equal(child.stdout.readline(), b'up\n')
         lab.client.kill(uuid=run)
         lab.wait(run, 'killed', timeout=90)
-        equal(child.wait(SECONDS), 137)
+        check(child.wait(SECONDS) in (143, 137), 'neither asked to end nor killed')  # whichever comes first
         child.stdout.close()
 
 

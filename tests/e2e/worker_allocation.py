@@ -3,8 +3,11 @@
 they get is what the allocation has, and its end is theirs."""
 # needs: root net cgroup2 alone
 # timeout: 180
-# rows: S41 S49
+# rows: S40 S41 S49
+import ctypes
 import os
+import platform
+import struct
 
 import worker_lab
 from worker_lab import check, equal
@@ -37,6 +40,34 @@ def make_allocation(job):
     write(job + '/pids.max', '300')
 
 
+def bpf(command, attributes):
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.create_string_buffer(attributes.ljust(120, b'\0'))
+    fd = libc.syscall({'x86_64': 321, 'aarch64': 280}[platform.machine()], command, size, 120)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), 'bpf')
+    return fd
+
+
+def constrain_devices(job):
+    """ConstrainDevices, as Slurm has it: a filter at the job's group. This one refuses /dev/full (1:7) alone."""
+    def insn(code, dst=0, src=0, offset=0, value=0):
+        return struct.pack('<BBhi', code, dst | src << 4, offset, value)
+    program = ctypes.create_string_buffer(
+        insn(0x61, 2, 1, 4) + insn(0x55, 2, offset=4, value=1) +  # r2 = major; if (r2 != 1) goto allow
+        insn(0x61, 2, 1, 8) + insn(0x55, 2, offset=2, value=7) +  # r2 = minor; if (r2 != 7) goto allow
+        insn(0xb7, 0, value=0) + insn(0x95) + insn(0xb7, 0, value=1) + insn(0x95))
+    licence = ctypes.create_string_buffer(b'GPL')
+    prog = bpf(5, struct.pack('<IIQQ', 15, 8, ctypes.addressof(program), ctypes.addressof(licence)))
+    group = os.open(ROOT + job, os.O_RDONLY | os.O_DIRECTORY)
+    bpf(8, struct.pack('<IIII', group, prog, 6, 2))  # BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI
+    os.close(group)
+    os.close(prog)
+
+
+DEVICES = 'for d in null full kmsg; do { : </dev/$d; } 2>/dev/null && echo $d; done; exit 0'
+
+
 def remove(job):
     for directory, _, _ in os.walk(ROOT + job, topdown=False):
         os.rmdir(directory)
@@ -57,6 +88,7 @@ def groups_of(uuid):
 def main():
     worker_lab.enter()
     make_allocation(Inside.job)
+    constrain_devices(Inside.job)
     with Inside() as lab:
         w = lab.worker()
         lab.until(lambda: lab.client.workers(), 'a check-in')
@@ -67,6 +99,10 @@ def main():
         greedy = lab.run('memhog 600; echo memhog ended with $?', memory='100m')
         lab.wait(greedy, 'ready', timeout=120)
         equal(lab.cat(greedy), 'memhog ended with 137\n')
+        # of the devices that runs have by default, those that the job has
+        devices = lab.run(DEVICES, memory='64m')
+        lab.wait(devices, 'ready', timeout=90)
+        equal(lab.cat(devices), 'null\n')
         run = lab.run('nproc; cat /proc/self/cgroup; sleep 1000', memory='300m')
         lab.wait(run, 'running', timeout=90)
         found = groups_of(run)
@@ -83,6 +119,10 @@ def main():
         make_allocation(lab.job)
         w.start()
         lab.wait(run, 'failed', timeout=90)
+        # in a job without such a filter ours is the only one
+        devices = lab.run(DEVICES, memory='64m')
+        lab.wait(devices, 'ready', timeout=90)
+        equal(lab.cat(devices), 'null\nfull\n')
 
 
 if __name__ == '__main__':

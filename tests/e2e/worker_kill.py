@@ -22,6 +22,19 @@ with worker_lab.Lab() as lab:
     equal(lab.cat(running), 'partial\n')
     check(subprocess.run(['pgrep', '-f', marker]).returncode == 1, 'a process of the killed run lives')
 
+    # it is told first, and has some seconds; one that does not listen is ended all the same
+    saves = lab.run('trap "echo saved; exit 0" TERM; echo up; while :; do sleep 0.1; done')
+    deaf = lab.run('trap "" TERM; echo up; while :; do sleep 0.1; done')
+    for run in (saves, deaf):
+        lab.wait(run, 'running')
+        stdout = os.path.join(lab.work_dir, 'runs', run, 'stdout')
+        lab.until(lambda path=stdout: os.path.exists(path) and os.path.getsize(path), 'the first word')
+        lab.client.kill(uuid=run)
+    for run, text in ((saves, 'up\nsaved\n'), (deaf, 'up\n')):
+        bundle = lab.wait(run, 'killed')
+        equal(bundle['metadata'].get('failure_message'), 'Kill requested')
+        equal(lab.cat(run), text)
+
     late = lab.run('sleep 100', time='2s')
     bundle = lab.wait(late, 'failed')
     check(bundle['metadata']['failure_message'].startswith('Time limit exceeded. (Container uptime '),
