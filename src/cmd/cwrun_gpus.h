@@ -9,7 +9,8 @@ struct ctr_spec;
 
 /*
  * Choose GPUs and put them into the spec. A stale CDI specification is noted on stderr.
- *   text     "all" (those that can be used), a number of them, or UUIDs with commas
+ *   text     as Docker has it: "all" (those that can be used) or a number of them, "count=" in front or not; or "device="
+ *            with UUIDs, numbers as nvidia-smi has them, "0:1" for an instance of MIG, with commas; or UUIDs alone
  *   scratch  the container's directory; see ctr_gpu_edit_spec()
  * Errors: ERR_USER the text; ERR_ABSENT there are not so many; ERR_HOST the driver.
  */

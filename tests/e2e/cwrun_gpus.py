@@ -110,6 +110,11 @@ class Gpus(unittest.TestCase):
         self.expect(self.look('GPU-fake-0'), 'nvidia0')
         self.expect(self.look('GPU-fake-1', other='nvidia0'), 'nvidia1')
         self.expect(self.look('1', nvml=False), 'nvidia0')  # by the driver's files alone
+        # as Docker's users write it
+        self.expect(self.look('device=1', other='nvidia0'), 'nvidia1')
+        self.expect(self.look('"device=GPU-fake-1"', other='nvidia0'), 'nvidia1')
+        self.assertIn('opens nvidia0\nopens nvidia1\n', self.look('device=1,0').stdout)
+        self.expect(self.look('count=1'), 'nvidia0')
         self.expect(self.look('GPU-fake-0', '--userns', 'none'), 'nvidia0')
         both = self.look('all').stdout
         self.assertIn('opens nvidia0\nopens nvidia1\n', both)
@@ -164,6 +169,10 @@ devices:
         self.assertEqual((p.returncode, '2 that can be used' in p.stderr), (125, True), p.stderr)
         p = self.cwrun('run', '--store', self.store, '--gpus', 'GPU-none', self.name, '--', 'true')
         self.assertIn('GPU-none is not on this host', p.stderr)
+        p = self.cwrun('run', '--store', self.store, '--gpus', 'device=0,7', self.name, '--', 'true')
+        self.assertEqual((p.returncode, 'no GPU 7' in p.stderr), (125, True), p.stderr)
+        p = self.cwrun('run', '--store', self.store, '--gpus', 'device=0', self.name, '--', 'true', say='lost')
+        self.assertEqual((p.returncode, 'GPU is lost' in p.stderr), (125, True), p.stderr)
         p = self.cwrun('doctor', say='lost')
         self.assertIn('GPU-fake-0', p.stdout)
         self.assertIn('GPU is lost', p.stdout)
