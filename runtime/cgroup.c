@@ -359,10 +359,17 @@ int ctr_cgroup_create(const char *path, const struct ctr_resources *r, bool part
     BUG_ON(path[0] != '/' || !path[1]);
     if (ctr_cgroup_limits_of(r, &l, e) < 0 || (root = open_root(NULL, e)) < 0)
         return -1;
-    /* Figures and the cause of death need memory, cpu and pids even where no limit is set. */
-    parent = open_parent(root, path, partial ? 0 : l.controllers, CTR_CG_WANTED, e);
-    if (parent < 0 || make_group(parent, path, &cg, e) < 0)
-        return -1;
+    /* Figures and the cause of death need memory, cpu and pids even where no limit is set. The parent may be taken down under
+     * our hands by the last one who was in it; then it is made once more. */
+    for (int attempt = 0; !cg; attempt++) {
+        close_fd(&parent);
+        parent = open_parent(root, path, partial ? 0 : l.controllers, CTR_CG_WANTED, e);
+        if (parent < 0)
+            return -1;
+        if (make_group(parent, path, &cg, e) < 0 && (e->sys != ENOENT || attempt == 3))
+            return -1;
+    }
+    err_clear(e);
     if (apply(cg, &l, partial, e) < 0) {
         unlinkat(parent, strrchr(path, '/') + 1, AT_REMOVEDIR);
         return -1;

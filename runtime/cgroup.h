@@ -76,7 +76,7 @@ int ctr_cgroup_service_open(const char *base, bool partial, char **ret_runs, str
  * ancestors, in bytes; UINT64_MAX: no limit. A group without the file (the root, a hybrid host) sets none.
  */
 uint64_t ctr_cgroup_memory_allowed(const char *path);
-/* Take the empty subtree down again; groups that still hold processes stay. */
+/* Take the empty subtree down again; one that holds processes or groups stays. */
 int ctr_cgroup_service_close(const char *runs, struct err *e) MUST_CHECK;
 
 /* --- a run's group ------------------------------------------------------------------------------------------- */

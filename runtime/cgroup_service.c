@@ -4,6 +4,8 @@
  * The order matters: a group with processes of its own cannot hand controllers down (cgroup-v2.rst, "No Internal Process
  * Constraint"), so we first step into supervisor, then controllers are handed down and libcgroup makes `runs`.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <libcgroup.h>
 #include <string.h>
 #include <unistd.h>
@@ -180,15 +182,20 @@ uint64_t ctr_cgroup_memory_allowed(const char *path)
     return least;
 }
 
+/* Another worker may share the subtree and have made a group for its next run just now, which nobody is in yet: so a group with
+ * groups in it stays. */
 int ctr_cgroup_service_close(const char *runs, struct err *e)
 {
     AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
     struct err absent = ERR_INIT;
-    bool populated = false;
 
     if (ctr_cgroup_open(runs, &cg, &absent) < 0)
         return 0;
-    if (ctr_cgroup_is_populated(cg, &populated, e) < 0)
-        return -1;
-    return populated ? 0 : ctr_cgroup_remove(cg, e);
+    AUTO_CLOSE int parent =
+        openat(ctr_cgroup_fd(cg), "..", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (parent < 0 || (unlinkat(parent, strrchr(runs, '/') + 1, AT_REMOVEDIR) < 0 &&
+                       errno != EBUSY && errno != ENOTEMPTY && errno != ENOENT))
+        return err_sys(e, "remove cgroup %s", runs);
+    return 0;
 }
