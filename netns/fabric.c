@@ -270,8 +270,6 @@ static int shard_intact(struct net_fabric *f, unsigned shard, bool *ret, struct 
 int net_fabric_shard(struct net_fabric *f, unsigned shard, bool *ret, struct err *e)
 {
     *ret = true;
-    if (!shard)
-        return 0;
     if (has_shard(f, shard))
         return shard_intact(f, shard, ret, e);
     if (ensure_shard(f, shard, e) < 0 || shard_up(f, shard, e) < 0)
@@ -282,12 +280,13 @@ int net_fabric_shard(struct net_fabric *f, unsigned shard, bool *ret, struct err
 
 int net_fabric_intact(struct net_fabric *f, bool *ret, struct err *e)
 {
-    if (shard_intact(f, 0, ret, e) < 0)
-        return -1;
-    if (!*ret || (f->opened[0][0][0] && net_ways_host_forwards(AF_INET))) {
-        *ret = false;
+    *ret = false;
+    if (f->opened[0][0][0] && net_ways_host_forwards(AF_INET))
         return 0;
-    }
+    if (net_ways_same(&f->ways, f->nl, ret, e) < 0)
+        return -1;
+    if (!*ret)
+        return 0;
     return net_nft_intact(f->nft, ret, e);
 }
 

@@ -4,7 +4,7 @@
  *
  * net_fabric_make is both the making and the healing: bridges (down), rules, bridges up, forwarding, and
  * every port that is not in its place. In that order nothing is reachable before its rules stand (S51).
- * net_fabric_intact is the cheap look before each attach: a handful of short questions to the kernel.
+ * net_fabric_intact and net_fabric_shard are the cheap look before each attach: a handful of short questions to the kernel.
  * Threads: the caller's lock.
  */
 #include <stdbool.h>
@@ -45,10 +45,9 @@ void net_fabric_close(struct net_fabric *f);
 /* ports: of every lease. opened may have changed afterwards. */
 int net_fabric_make(struct net_fabric *f, const struct net_port *ports, size_t n_ports,
                     struct err *e) MUST_CHECK;
-/* Of shards only the first is looked at. */
+/* The host's ways out and forwarding, and the rules: what all shards stand on. */
 int net_fabric_intact(struct net_fabric *f, bool *ret, struct err *e) MUST_CHECK;
-/* Before a port is added to a shard behind the first: made if it is not there. *ret false: someone harmed it, and all is
- * to be made anew. */
+/* Before a port is added to a shard: made if it never was. *ret false: someone harmed it, and all is to be made anew. */
 int net_fabric_shard(struct net_fabric *f, unsigned shard, bool *ret, struct err *e) MUST_CHECK;
 /* Links, rules and switches go; opened is empty then. */
 int net_fabric_remove(struct net_fabric *f, struct err *e) MUST_CHECK;

@@ -441,7 +441,7 @@ static int release(struct net *n, unsigned slot, struct err *e)
     return 0;
 }
 
-/* The slot's own bridges, where they are not the first ones. */
+/* The slot's own bridges. */
 static int ready_shard(struct net *n, unsigned shard, struct err *e)
 {
     bool good;

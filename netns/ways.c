@@ -77,8 +77,10 @@ static void add_busy(struct search *s, int family, unsigned len, const struct nl
 {
     struct net_cidr c = {.addr = {.family = family}, .len = len};
 
-    /* 127.0.0.0/8, multicast and link-local routes are on every host and in no pool */
-    if (!len || !a || nla_len(a) > (int)sizeof(c.addr.b) || s->w->busy.n >= LINKS_MAX)
+    /* 127.0.0.0/8, multicast and link-local routes are on every host and in no pool; what is wider than a private
+     * range (0.0.0.0/1, 2000::/3) leads to the world like a default route, and takes nothing */
+    if (len < (family == AF_INET ? 8 : 7) || !a || nla_len(a) > (int)sizeof(c.addr.b) ||
+        s->w->busy.n >= LINKS_MAX)
         return;
     memcpy(c.addr.b, nla_data(a), (size_t)nla_len(a));
     net_ipam_add(&s->w->busy, &c);
@@ -134,6 +136,45 @@ static int dump_routes(struct net_nl *nl, int family, struct search *s, struct e
     return net_nl_ask(nl, m, visit_route, s, "list routes", e);
 }
 
+static int visit_towards(void *arg, const struct nlmsghdr *h, struct err *e)
+{
+    struct nlattr *tb[RTA_MAX + 1];
+    const struct rtmsg *rt = nlmsg_data(h);
+
+    (void)e;
+    if (nlmsg_parse((struct nlmsghdr *)h, sizeof(*rt), tb, RTA_MAX, NULL) < 0 ||
+        rt->rtm_type != RTN_UNICAST)
+        return 0;
+    if (tb[RTA_OIF])
+        *(int *)arg = (int)nla_get_u32(tb[RTA_OIF]);
+    else if (tb[RTA_MULTIPATH] && nla_len(tb[RTA_MULTIPATH]) >= (int)sizeof(struct rtnexthop))
+        *(int *)arg = ((struct rtnexthop *)nla_data(tb[RTA_MULTIPATH]))->rtnh_ifindex;
+    return 0;
+}
+
+/*
+ * Asked for a resolver that everybody knows, as an address of the world; nothing is sent there. The route as it
+ * stands in the table: for a route as taken the kernel would go through every link for a source address.
+ */
+static int find_towards(struct net_nl *nl, int family, int *ret, struct err *e)
+{
+    static const uint8_t world4[4] = {1, 1, 1, 1};
+    static const uint8_t world6[16] = {0x26, 0x06, 0x47, 0, 0x47, 0, [14] = 0x11, 0x11};
+    bool is4 = family == AF_INET;
+    struct rtmsg rt = {.rtm_family = (unsigned char)family,
+                       .rtm_dst_len = is4 ? 32 : 128,
+                       .rtm_flags = RTM_F_FIB_MATCH};
+    struct nl_msg *m = net_nl_msg(RTM_GETROUTE, 0, &rt, sizeof(rt));
+    struct err none = ERR_INIT;
+
+    *ret = 0;
+    BUG_ON(nla_put(m, RTA_DST, is4 ? 4 : 16, is4 ? world4 : world6) < 0);
+    if (net_nl_ask(nl, m, visit_towards, ret, "look up a route", &none) == 0 || none.sys)
+        return 0; /* ENETUNREACH, EACCES of a prohibiting route, …: no way */
+    *e = none;
+    return -1;
+}
+
 static bool proc_get(int family, const char *link, const char *key, char *ret)
 {
     char path[96];
@@ -154,6 +195,21 @@ static int proc_set(int family, const char *link, const char *key, char value)
     return fd < 0 ? -1 : fd_write_all(fd, &value, 1);
 }
 
+/* Also where no default route leads there, but two halves of one, as tunnels like to set. */
+static int add_towards(struct net_nl *nl, struct search *s, struct err *e)
+{
+    int *link = s->w->towards;
+
+    if (find_towards(nl, AF_INET, &link[0], e) < 0 || find_towards(nl, AF_INET6, &link[1], e) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++)
+        if (link[i] && !has_index(s->own, s->n_own, link[i])) {
+            *(i ? &s->w->has6 : &s->w->has4) = true;
+            add_uplink(s, link[i]);
+        }
+    return 0;
+}
+
 int net_ways_find(struct net_nl *nl, const char *own_tag, struct net_ways *ret, struct err *e)
 {
     struct search s = {.w = ret, .own_tag = own_tag};
@@ -161,7 +217,8 @@ int net_ways_find(struct net_nl *nl, const char *own_tag, struct net_ways *ret, 
 
     *ret = (struct net_ways){.mtu = 65535};
     if (dump_links(nl, visit_own, &s, e) < 0 || dump_routes(nl, AF_INET, &s, e) < 0 ||
-        dump_routes(nl, AF_INET6, &s, e) < 0 || dump_links(nl, visit_uplink, &s, e) < 0)
+        dump_routes(nl, AF_INET6, &s, e) < 0 || add_towards(nl, &s, e) < 0 ||
+        dump_links(nl, visit_uplink, &s, e) < 0)
         return -1;
     if (!ret->uplink[0][0])
         ret->mtu = 1500;
@@ -173,6 +230,25 @@ void net_ways_free(struct net_ways *w)
 {
     free(w->busy.items);
     w->busy = (struct net_cidrs){0};
+}
+
+int net_ways_same(const struct net_ways *w, struct net_nl *nl, bool *ret, struct err *e)
+{
+    unsigned mtu = w->uplink[0][0] ? 65535 : w->mtu;
+    int link[2];
+
+    if (find_towards(nl, AF_INET, &link[0], e) < 0 || find_towards(nl, AF_INET6, &link[1], e) < 0)
+        return -1;
+    for (size_t i = 0; i < NET_WAYS_LINKS && w->uplink[i][0]; i++) {
+        struct net_link now;
+
+        if (net_nl_link(nl, w->uplink[i], &now, e) < 0)
+            return -1;
+        if (now.mtu && now.mtu < mtu)
+            mtu = now.mtu;
+    }
+    *ret = mtu == w->mtu && memcmp(link, w->towards, sizeof(link)) == 0;
+    return 0;
 }
 
 bool net_ways_list_has(const net_link_list l, const char *name)

@@ -23,6 +23,7 @@ typedef char net_link_list[NET_WAYS_LINKS][NET_LINK_NAME]; /* "" behind the last
 
 struct net_ways {
     net_link_list uplink;
+    int towards[2];        /* the link that packets to the world take, IPv4 and IPv6; 0: none */
     bool has4, has6;       /* a default route */
     unsigned mtu;          /* smallest of the uplinks; 1500 when there is none */
     bool others;           /* there are bridges of other workers of ours */
@@ -45,6 +46,8 @@ bool net_ways_host_forwards(int family);
  */
 void net_ways_plan(struct net_ways *w, const char *external, net_link_list opened[2]);
 int net_ways_open(const struct net_ways *w, const char *external, struct err *e) MUST_CHECK;
+/* Cheap: do packets still leave where they did, and are the uplinks' MTUs the same? */
+int net_ways_same(const struct net_ways *w, struct net_nl *nl, bool *ret, struct err *e) MUST_CHECK;
 /* Is everything still switched on? */
 bool net_ways_are_open(const struct net_ways *w, const char *external);
 /* Switch off what is in opened. Failures are left: the link may be gone. */

@@ -223,9 +223,10 @@ class Node:
 class Worker:
     """netns_tool: a process that has the networks open."""
 
-    def __init__(self, state=None, prefix="codalab_worker_network", opts=(), env=None):
+    def __init__(self, state=None, prefix="codalab_worker_network", opts=(), host=None):
+        """host: the Node that is its host, else the lab."""
         self.state = state or tempfile.mkdtemp(prefix="net-state-", dir="/dev/shm")
-        self.p = subprocess.Popen([TOOL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen(["nsenter", f"--net={host.ns}", TOOL] if host else [TOOL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ok("open", self.state, prefix, *opts)
 
     def ask(self, *words):
@@ -271,20 +272,21 @@ def end_all():
 atexit.register(end_all)
 
 
-def uplink(outside, mtu=1500, ipv6=True):
-    """up0 of the host <-> out0 of the outside, which is the router."""
-    sh(f"ip link set lo up; ip link add up0 mtu {mtu} type veth peer name out0 mtu {mtu} netns {outside.p.pid}")
-    sh("ip addr add 198.51.100.2/24 dev up0; ip link set up0 up")
+def uplink(outside, mtu=1500, ipv6=True, host=None):
+    """up0 of the host (the lab, or a Node) <-> out0 of the outside, which is the router."""
+    here = host.sh if host else sh
+    here(f"ip link set lo up; ip link add up0 mtu {mtu} type veth peer name out0 mtu {mtu} netns {outside.p.pid}")
+    here("ip addr add 198.51.100.2/24 dev up0; ip link set up0 up")
     outside.sh("ip link set lo up; ip addr add 198.51.100.1/24 dev out0; ip link set out0 up")
-    sh("ip route add default via 198.51.100.1")
+    here("ip route add default via 198.51.100.1")
     # a new namespace takes IPv4 forwarding over from the machine; IPv6 has a switch a link since Linux 6.17 only
-    sh("sysctl -qw net.ipv4.ip_forward=0")
+    here("sysctl -qw net.ipv4.ip_forward=0")
     if ipv6 and not os.path.exists("/proc/sys/net/ipv6/conf/lo/force_forwarding"):
-        sh("sysctl -qw net.ipv6.conf.all.forwarding=1")
+        here("sysctl -qw net.ipv6.conf.all.forwarding=1")
     if ipv6:
-        sh("ip addr add 2001:db8:1::2/64 dev up0 nodad")
+        here("ip addr add 2001:db8:1::2/64 dev up0 nodad")
         outside.sh("ip addr add 2001:db8:1::1/64 dev out0 nodad")
-        sh("ip -6 route add default via 2001:db8:1::1")
+        here("ip -6 route add default via 2001:db8:1::1")
 
 
 class Report:

@@ -87,14 +87,36 @@ R.check(nodes[0].do("connect", "203.0.113.77", 8080, 5.0) == "reached second 192
 R.check(nodes[0].do("connect", "198.51.100.1", 8080, 5.0) == "reached outside 198.51.100.2", "and the first")
 done(w, nodes)
 
+# a tunnel that takes everything by two halves of a default route: it is the way out, and takes no pool
+lab.sh("ip route del default via 192.0.2.1; ip route del 203.0.113.77; ip route add 0.0.0.0/1 via 192.0.2.1; "
+       "ip route add 128.0.0.0/1 via 192.0.2.1")
+w, nodes, leases = with_runs()
+R.check(nodes[0].do("connect", "203.0.113.77", 8080, 5.0) == "reached second 192.0.2.2", "two halves of a default route are a way out")
+done(w, nodes)
+lab.sh("ip route del 0.0.0.0/1; ip route del 128.0.0.0/1; ip route add default via 192.0.2.1 metric 500")
+
 # no way out at all: runs have networks, and fail at once instead of hanging
 lab.sh("ip route save > /dev/shm/net-odd-routes; ip route del default via 192.0.2.1; ip route del default; "
        "ip -6 route del default")
 w, nodes, leases = with_runs()
 R.check(nodes[0].do("connect", "203.0.113.9", 8080, 5.0) in lab.UNREACHABLE, "no default route: an answer, not a time-out")
 R.check(host.do("connect", leases[0]["general4"], 9000, 5.0).startswith("reached"), "and the host reaches the run")
-done(w, nodes)
+
+# the way out comes later, and its MTU changes: the next run has it as it is then
 lab.sh("ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:1::1; ip link del up1")
+late = lab.Node("late")
+w.attach("late", "external", late)
+R.check(late.do("connect", "198.51.100.1", 8080, 5.0) == "reached outside 198.51.100.2", "a way out that came late: the next run gets out")
+R.check(late.do("connect", "2001:db8:1::1", 8080, 5.0) == "reached outside 2001:db8:1::2", "with IPv6 too")
+lab.sh("ip link set up0 mtu 1400")
+smaller = lab.Node("smaller")
+w.attach("smaller", "external", smaller)
+R.check([x["mtu"] for x in json.loads(smaller.sh("ip -j link")) if x["ifname"] != "lo"] == [1400, 1400],
+        "the uplink's MTU is another: the next run's links have it")
+lab.sh("ip link set up0 mtu 9000")
+w.ok("detach", "late")
+w.ok("detach", "smaller")
+done(w, nodes)
 
 # systemd-resolved: its stub on the host's loopback is seen through; search domains and options are kept
 os.makedirs("/run/systemd/resolve")
