@@ -17,13 +17,15 @@
 #include "oci/inflate_crew.h"
 
 enum {
-    INPUT = 2560 * 1024,     /* room for it */
-    HELD = 1536 * 1024,      /* so much is waited for before it is gone on with, */
-    WORKED_OFF = 512 * 1024, /* by so much; the rest is what the crew looks ahead in */
+    INPUT = 2560 * 1024,    /* room for it */
+    HELD = 1536 * 1024,     /* so much is waited for before it is gone on with, */
+    WORKED_OFF = 64 * 1024, /* by so much; the rest is what the crew looks ahead in */
     OUTPUT = 256 * 1024,
     SUMS = 8,
     WORTH_MOVING = 4096, /* so little left that moving it to the front costs nothing */
 };
+
+#define JUDGED_NS (5 * NS_PER_MS)
 
 struct gunzip *gunzip_new(struct inflate_crew *crew, uint64_t max_output, gunzip_sink *sink,
                           void *arg)
@@ -268,14 +270,15 @@ static void begin_work(struct gunzip *g)
     g->stopped_ns = now;
 }
 
-/* Is input slower than this thread alone? Judged when a good deal has been worked off. */
-static void end_work(struct gunzip *g, bool judge)
+/* Is input slower than this thread? Judged over a while. */
+static void end_work(struct gunzip *g)
 {
     uint64_t now = clock_now_ns();
 
     g->busy_ns += now - g->stopped_ns;
     g->stopped_ns = now;
-    if (!judge || !g->ahead.crew || !inflate_crew_opts(g->ahead.crew)->cores)
+    if (g->busy_ns + g->idle_ns < JUDGED_NS || !g->ahead.crew ||
+        !inflate_crew_opts(g->ahead.crew)->cores)
         return;
     g->waits = g->idle_ns > g->busy_ns;
     g->idle_ns = g->busy_ns = 0;
@@ -284,7 +287,6 @@ static void end_work(struct gunzip *g, bool judge)
 int gunzip_feed(struct gunzip *g, const void *data, size_t n, struct err *e)
 {
     const uint8_t *p = data;
-    bool worked = false;
     int rc = 0;
 
     begin_work(g);
@@ -298,12 +300,12 @@ int gunzip_feed(struct gunzip *g, const void *data, size_t n, struct err *e)
         n -= part;
         if (!g->ahead.crew)
             rc = drive(g, 0, e);
-        else if (held(g) >= HELD && (worked = true))
+        else if (held(g) >= HELD)
             rc = drive(g, HELD - WORKED_OFF, e);
         else
             gunzip_ahead_guess(g);
     }
-    end_work(g, worked);
+    end_work(g);
     return rc;
 }
 
@@ -315,7 +317,7 @@ int gunzip_settle(struct gunzip *g, struct err *e)
 
     g->ended = false;
     make_room(g);
-    end_work(g, true);
+    end_work(g);
     return rc;
 }
 

@@ -1,6 +1,7 @@
 /*
  * The stream is cut into shares by bytes. The decoder goes through the first one itself while the crew has the next ones;
- * from then on it steps from chunk to chunk, if they are ready in time and right, and decodes what is between them.
+ * from then on it steps from chunk to chunk, if they are right, and decodes what is between them. If it had to wait for one, more
+ * is left between the next ones.
  */
 #include "base/err.h"
 #include "oci/gunzip_inner.h"
@@ -62,7 +63,7 @@ void gunzip_ahead_guess(struct gunzip *g)
         inflate_chunk_fill(c, g->in + (a->next - g->origin), n, a->next, share);
         inflate_crew_post(a->crew, c, false);
         a->guessed.each[a->guessed.n++] = c;
-        a->next += share;
+        a->next += share + a->gap;
     }
 }
 
@@ -93,6 +94,15 @@ static void learn_share(struct ahead *a, const struct inflate_chunk *c)
     fits = fits < SHARE_MIN ? SHARE_MIN : fits;
     fits = fits > o->search ? o->search : fits;
     a->share = (size_t)((3 * a->share + fits) / 4);
+}
+
+/* Who waits for a chunk could have decoded meanwhile; what is there early could have been more. */
+static void learn_gap(struct ahead *a, bool late)
+{
+    if (!late)
+        a->gap -= a->gap / 8;
+    else if (a->gap < 2 * a->share)
+        a->gap += a->share / 4;
 }
 
 static int write_first(struct gunzip *g, struct err *e)
@@ -158,12 +168,14 @@ int gunzip_ahead_adopt(struct gunzip *g, struct err *e)
         /* Something to do while it is not there yet. */
         if (a->adopted.n && !inflate_crew_is_done(a->crew, c) && write_first(g, e) < 0)
             return -1;
-        bool begun = inflate_crew_wait(a->crew, c);
+        bool late = !inflate_crew_is_done(a->crew, c), begun = inflate_crew_wait(a->crew, c);
         uint64_t name = g->origin * 8 + inflate_find_name(g->in, g->n, g->state.pos);
         uint64_t start = begun ? inflate_chunk_start(c) : INFLATE_NOWHERE;
 
-        if (is_adoptable(g) && start == name)
+        if (is_adoptable(g) && start == name) {
+            learn_gap(a, late);
             return take_over(g, c, e);
+        }
         if (start != INFLATE_NOWHERE && start > name)
             return 0; /* further on */
         drop_first(g, begun);

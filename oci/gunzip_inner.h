@@ -25,6 +25,7 @@ struct ahead {
     struct chunk_queue adopted; /* not yet written, in order */
     uint64_t next;              /* byte of the stream that the next one begins at */
     size_t share;               /* bytes of the stream for one */
+    size_t gap;                 /* bytes between two, which the decoder goes through meanwhile */
     unsigned misses;            /* dropped since the last one was adopted */
     uint64_t pause_until;       /* byte of the stream */
     uint64_t bytes;             /* that came from them */
