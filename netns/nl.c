@@ -326,7 +326,7 @@ int net_nl_link(struct net_nl *nl, const char *name, struct net_link *ret, struc
 int net_nl_await_running(struct net_nl *nl, const char *name, struct err *e)
 {
     const struct timespec pause = {.tv_nsec = NS_PER_MS / 2};
-    uint64_t deadline = clock_in_ns(200 * NS_PER_MS);
+    uint64_t deadline = clock_in_ns(2 * NS_PER_S);
     struct net_link link;
 
     for (;;) {

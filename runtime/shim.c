@@ -279,7 +279,7 @@ static int spawn(const struct ctr_shim_opts *o, int config, int dir, int control
 
     if (first < 0)
         return err_wrap(e, "start %s", maker);
-    if (fd_wait(first, POLLIN, clock_in_ns(ANSWER_TIMEOUT_NS)) != 1)
+    if (fd_wait(first, POLLIN, clock_in_ns(CREATE_TIMEOUT_NS)) != 1)
         return err_set(e, ERR_HOST, "%s does not start", maker);
     if (waitid(P_PIDFD, (id_t)first, &info, WEXITED) < 0)
         return err_sys(e, "wait for %s", maker);

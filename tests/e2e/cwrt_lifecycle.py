@@ -20,7 +20,7 @@ def status(b):
     return json.loads(cwrt('state', b.id, check=True).stdout)['status']
 
 
-def wait_for(what, seconds=10):
+def wait_for(what, seconds=60):
     end = time.time() + seconds
     while not what():
         assert time.time() < end, 'waited in vain'

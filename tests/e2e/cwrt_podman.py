@@ -69,12 +69,17 @@ def user_namespace():
     assert [line.split() for line in p.stdout.splitlines()] == [['0', '100000', '65536'], ['0', '200000', '65536']], p
 
 
+def soon(condition):
+    """What podman's monitor does comes a little later."""
+    end = time.time() + 60
+    while not condition():
+        assert time.time() < end, 'waited in vain'
+        time.sleep(0.1)
+
+
 def lives_is_entered_and_ends():
     run('--detach', '--name', 'one', IMAGE, 'sh', '-c', 'trap "echo bye; exit 3" TERM; echo up; while :; do sleep 0.1; done')
-    end = time.time() + 60
-    while 'up' not in podman('logs', 'one').stdout:
-        assert time.time() < end
-        time.sleep(0.1)
+    soon(lambda: 'up' in podman('logs', 'one').stdout)
     assert podman('exec', 'one', 'sh', '-c', 'echo inside; exit 4', check=False).returncode == 4
     p = podman('exec', '--env', 'X=y', '--user', '1000', '--workdir', '/tmp', 'one', 'sh', '-c', 'echo $X; id -u; pwd')
     assert p.stdout.split() == ['y', '1000', '/tmp'], p
@@ -87,7 +92,7 @@ def lives_is_entered_and_ends():
     podman('unpause', 'one')
     podman('stop', '--time', '30', 'one')
     assert podman('inspect', '--format', '{{.State.ExitCode}} {{.State.OOMKilled}}', 'one').stdout.split() == ['3', 'false']
-    assert podman('logs', 'one').stdout.split() == ['up', 'bye']
+    soon(lambda: podman('logs', 'one').stdout.split() == ['up', 'bye'])
     podman('start', 'one')
     podman('kill', 'one')
     podman('wait', 'one')
@@ -104,10 +109,9 @@ def pods_share_namespaces():
 
 def nothing_is_left():
     state = [d for d in ('/run/cwrt', os.path.join(TOP, 'run')) if os.path.isdir(d)]
-    left = subprocess.run(['find', *state, '-name', 'state.json', '-o', '-name', 'start.sock'], stdout=subprocess.PIPE, text=True).stdout
-    assert not left, left
-    groups = [d for d, _, _ in os.walk('/sys/fs/cgroup') if '/libpod-' in d and 'conmon' not in d]
-    assert not groups, groups
+    soon(lambda: not subprocess.run(['find', *state, '-name', 'state.json', '-o', '-name', 'start.sock'], stdout=subprocess.PIPE,
+                                    stderr=subprocess.DEVNULL, text=True).stdout)
+    soon(lambda: not [d for d, _, _ in os.walk('/sys/fs/cgroup') if '/libpod-' in d and 'conmon' not in d])
     assert TOP + '/store' not in ''.join(line for line in open('/proc/self/mountinfo') if '/merged' in line)
 
 

@@ -211,6 +211,7 @@ def seccomp_listener():
     start(b)
     b.c['linux']['seccomp']['listenerPath'] = path + '.nobody'
     cwrt('delete', '--force', b.id, check=True)
+    agent.join(60)
     assert len(agent.messages) == 3
     p = b.run()
     assert p.returncode == 1 and 'listenerPath' in p.stderr, p

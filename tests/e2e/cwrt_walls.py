@@ -194,7 +194,7 @@ def hooks_get_the_state():
     b = sh('true')
     kinds = ('createRuntime', 'createContainer', 'poststart', 'poststop')
     b.c['hooks'] = {k: [{'path': '/bin/sh', 'args': ['sh', '-c', 'cat >> %s; env >> %s; echo " %s" >> %s' % (log, log, k, log)],
-                         'env': ['A=b'], 'timeout': 5}] for k in kinds}
+                         'env': ['A=b'], 'timeout': 60}] for k in kinds}
     assert b.run().returncode == 0
     text = open(log).read()
     assert [k for k in text.split() if k in kinds] == list(kinds), text

@@ -52,7 +52,7 @@ class BadInput(unittest.TestCase):
         for word in [words] if isinstance(words, str) else words:
             self.assertIn(word, result.stderr)
         self.assertNotIn('\x1b', result.stderr)
-        self.assertEqual(leftovers.difference(before, leftovers.look(self.scratch)), {})
+        self.assertEqual(leftovers.since(before, self.scratch), {})
         return result
 
     def test_unknown_image(self):

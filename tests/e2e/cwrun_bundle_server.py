@@ -90,8 +90,11 @@ with worker_lab.Lab() as lab:
     lab.wait(live, 'running')
     lab.until(lambda: 'to out' in cwrun('logs', '--runtime-dir', lab.runtime_dir, live[:10]), 'its log')
     local = ['--runtime-dir', lab.runtime_dir]
-    runs = json.loads(cwrun('ps', '--json', *local))
-    equal([(r['uuid'], r['stage'], r['image']) for r in runs], [(live, 'RUNNING', lab.image)])
+
+    def listed():
+        return [(r['uuid'], r['stage'], r['image']) for r in json.loads(cwrun('ps', '--json', *local))]
+    lab.until(lambda: len(listed()) == 1, 'the run before to go')  # the service took it for over before the worker heard so
+    equal(listed(), [(live, 'RUNNING', lab.image)])
     check(live in cwrun('ps', *local) and live in cwrun('stats', *local, live[:8]))
     socket = os.path.join(lab.runtime_dir, 'control.sock')
     equal(os.stat(socket).st_mode & 0o777, 0o600)

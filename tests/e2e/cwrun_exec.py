@@ -30,8 +30,9 @@ class Terminal:
         self.seen, self.at = '', 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            self.fd = 0
+            self.size(rows, columns)
             os.execv(command[0], command)
-        self.size(rows, columns)
 
     def size(self, rows, columns):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))

@@ -1,6 +1,9 @@
 """What a run could leave behind, to be compared before and after (S64). Not a test by itself."""
 import os
 import subprocess
+import time
+
+SECONDS = 20  # in which what is ending must be gone
 
 # bookkeeping that holds nothing when its process is gone
 WORKING_FILES = ('lock', 'locks', 'leases', 'cwrun')
@@ -52,8 +55,17 @@ def look(directory=None):
             'files': files(directory) if directory else []}
 
 
+def since(before, directory=None):
+    """What is there now and was not, and the reverse; empty when all is as it was, soon."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        found = difference(before, look(directory))
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
 def difference(before, after):
-    """What is there now and was not, and the reverse; empty when all is as it was."""
     found = {}
     for key in before:
         new, gone = set(after[key]) - set(before[key]), set(before[key]) - set(after[key])

@@ -72,8 +72,8 @@ R.check([x["general4"].split(".")[2] for x in leases][0] != leases[1]["general4"
 
 def right(n, lease, other):
     """What is wrong with what n reaches, and who reaches it."""
-    bad = [] if n.do("connect", "198.51.100.1", 8080, 5.0) == "reached outside 198.51.100.2" else ["no way out"]
-    bad += [k for k in ("general4", "general6") if not host.do("connect", lease[k], 9000, 5.0).startswith("reached")]
+    bad = [] if n.do("connect", "198.51.100.1", 8080) == "reached outside 198.51.100.2" else ["no way out"]
+    bad += [k for k in ("general4", "general6") if not host.do("connect", lease[k], 9000).startswith("reached")]
     places = [(other[k], 9000) for k in ("general4", "general6", "addr4", "addr6")] + [("198.51.100.2", 8080)]
     return bad + [p for p, a in zip(places, n.do("connect_all", places, 1.0)) if a.startswith("reached")]
 

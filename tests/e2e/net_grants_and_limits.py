@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import net_lab as lab
@@ -40,8 +41,8 @@ PLACES = {
 FAR = {"far:8080", "far:8081", "far6:8080", "router:8080"}
 
 
-def reached(node):
-    answers = node.do("connect_all", list(PLACES.values()), 3.0)
+def reached(node, wanted):
+    answers = node.do("connect_all", [p + ((20.0,) if name in wanted else ()) for name, p in PLACES.items()], 3.0)
     return {name for name, a in zip(PLACES, answers) if a.startswith("reached")}
 
 
@@ -63,7 +64,7 @@ for what, opts, wanted in (
     w.attach("e", "external", ext)
     w.attach("i", "internal", internal)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        got, got_internal = pool.map(reached, (ext, internal))
+        got, got_internal = pool.map(reached, (ext, internal), (wanted, ()))
     R.check(got == wanted, f"{what}: an external run reaches exactly that (S51)", (opts, got ^ wanted))
     R.check(ext.do("udp_ask", DNS4, 53, "q") == "reached echo q", f"{what}: resolvers answer (B080)")
     R.check(not got_internal, f"{what}: an internal run reaches nothing")
@@ -97,7 +98,7 @@ up = run.do("transfer", "203.0.113.9", 8082, -SIZE)
 R.check(down > (SIZE - 200000) / IN, f"receiving keeps to {IN} bytes a second", f"{SIZE} in {down:.2f} s")
 R.check(up > (SIZE - 200000) / OUT, f"sending keeps to {OUT} bytes a second", f"{SIZE} in {up:.2f} s")
 sent, received = (b - a for a, b in zip(before, [int(x) for x in w.ok("traffic", "run")]))
-R.check(SIZE < sent < 1.5 * SIZE and SIZE < received < 1.5 * SIZE, "and is counted, both ways", (sent, received))
+R.check(SIZE < sent < 2 * SIZE and SIZE < received < 2 * SIZE, "and is counted, both ways", (sent, received))
 R.check(w.ask("traffic", "nobody")[1] == "absent", "a run that is none has no counts")
 
 # a hostile run sends around its own queue: what the host lets in keeps to the limit all the same
@@ -120,12 +121,12 @@ def arrived():
     return json.loads(outside.sh("ip -j -s link show dev out0"))[0]["stats64"]["rx"]["bytes"]
 
 
-a = arrived()
+begin, a = time.monotonic(), arrived()
 tried, seconds = run.do("blast", "eth1", udp_frame(1400).hex(), 8000)
 lab.sh("sleep 0.2")
-got = arrived() - a
-most = OUT * 1.07 * (1 + seconds + 0.5) + 70000  # the bucket holds a second's worth
-R.check(got < most or tried < most, "a run that goes around its own queue keeps to it too", (tried, seconds, got, most))
+got, took = arrived() - a, time.monotonic() - begin
+most = OUT * 1.07 * (1 + took) + 70000  # the bucket holds a second's worth
+R.check(got < most or tried < most, "a run that goes around its own queue keeps to it too", (tried, seconds, took, got, most))
 R.check(got > 0, "though what is within the limit arrives")
 lab.sh("nft flush ruleset")
 w.ok("reconcile", "run", "other")

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOOL = os.path.join(ROOT, os.environ.get("CW_BUILD") or os.environ.get("BUILD", "build"), "tests/unit/netns_tool")
@@ -39,7 +40,8 @@ def listen(addr, port, text="hello"):
             threading.Thread(target=talk, args=(c, peer), daemon=True).start()
     s.close()
 
-def connect(addr, port, timeout=2.0):
+def connect(addr, port, timeout=20.0):
+    # short time-outs are for what must not be reached
     s = socket.socket(family(addr)); s.settimeout(timeout)
     try:
         s.connect((addr, port))
@@ -50,9 +52,10 @@ def connect(addr, port, timeout=2.0):
     finally: s.close()
 
 def connect_all(places, timeout):
+    # (address, port), or with a time-out of its own
     import concurrent.futures
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        return list(pool.map(lambda p: connect(p[0], p[1], timeout), places))
+        return list(pool.map(lambda p: connect(p[0], p[1], *(p[2:] or [timeout])), places))
 
 def udp_open(name, addr, port):
     s = socket.socket(family(addr), socket.SOCK_DGRAM)
@@ -68,7 +71,7 @@ def udp_got(name, token, wait=0.3):
         if bytes.fromhex(token) in udp[name].recv(65535): return True
     return False
 
-def udp_ask(addr, port, text, timeout=1.0):
+def udp_ask(addr, port, text, timeout=20.0):
     s = socket.socket(family(addr), socket.SOCK_DGRAM); s.settimeout(timeout)
     try:
         s.sendto(text.encode(), (addr, port))
@@ -76,7 +79,7 @@ def udp_ask(addr, port, text, timeout=1.0):
     except socket.timeout: return "silence"
     except OSError as e: return "refused " + str(e.errno)
 
-def udp_ask_whole(addr, port, n, timeout=5.0):
+def udp_ask_whole(addr, port, n, timeout=20.0):
     s = socket.socket(family(addr), socket.SOCK_DGRAM); s.settimeout(timeout)
     s.setsockopt(socket.IPPROTO_IP, 10, 2)   # IP_MTU_DISCOVER, IP_PMTUDISC_DO
     try:
@@ -272,17 +275,39 @@ def end_all():
 atexit.register(end_all)
 
 
+SILENCE = 1.6  # how long to wait for an answer that must not come; IPv6 refusals are heard with the second packet, a second later
+
+
+def neighbours(sh):
+    """Who is known to have which address. Not how sure the kernel is of it: that changes by itself."""
+    lines = [line.split() for line in sh("ip neigh; ip -6 neigh").split("\n")]
+    return {(w[0], w[2], w[4]) for w in lines if "lladdr" in w}
+
+
+def forwarding(sh):
+    """The bridges' entries, without the kernel's own multicast ones."""
+    return sorted(line for line in sh("bridge fdb").split("\n") if not line.startswith(("33:33", "01:00:5e")))
+
+
 def uplink(outside, mtu=1500, ipv6=True, host=None):
     """up0 of the host (the lab, or a Node) <-> out0 of the outside, which is the router."""
     here = host.sh if host else sh
     here(f"ip link set lo up; ip link add up0 mtu {mtu} type veth peer name out0 mtu {mtu} netns {outside.p.pid}")
-    here("ip addr add 198.51.100.2/24 dev up0; ip link set up0 up")
-    outside.sh("ip link set lo up; ip addr add 198.51.100.1/24 dev out0; ip link set out0 up")
+    no_dad = "sysctl -qw net.ipv6.conf.%s.accept_dad=0; " if ipv6 else ": %s; "
+    here((no_dad % "up0") + "ip addr add 198.51.100.2/24 dev up0; ip link set up0 up")
+    outside.sh((no_dad % "out0") + "ip link set lo up; ip addr add 198.51.100.1/24 dev out0; ip link set out0 up")
     here("ip route add default via 198.51.100.1")
     # a new namespace takes IPv4 forwarding over from the machine; IPv6 has a switch a link since Linux 6.17 only
     here("sysctl -qw net.ipv4.ip_forward=0")
     if ipv6 and not os.path.exists("/proc/sys/net/ipv6/conf/lo/force_forwarding"):
         here("sysctl -qw net.ipv6.conf.all.forwarding=1")
+    # the kernel gives links their state and their first address a little later
+    for node in (here, outside.sh):
+        for _ in range(200):
+            text = node("ip -6 addr show scope link")
+            if not ipv6 or ("fe80" in text and "tentative" not in text):
+                break
+            time.sleep(0.05)
     if ipv6:
         here("ip addr add 2001:db8:1::2/64 dev up0 nodad")
         outside.sh("ip addr add 2001:db8:1::1/64 dev out0 nodad")

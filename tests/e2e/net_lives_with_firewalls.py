@@ -164,8 +164,8 @@ def doctor():
     return worker.text("doctor", RESOLV)
 
 
-def out(run):
-    answers = run.do("connect_all", [("198.51.100.1", 8080), ("2001:db8:1::1", 8080)], 2.5)
+def out(run, seconds=2.5):
+    answers = run.do("connect_all", [("198.51.100.1", 8080), ("2001:db8:1::1", 8080)], seconds)
     return [a.startswith("reached") for a in answers]
 
 
@@ -200,7 +200,7 @@ for what, put, named in FIREWALLS:
         for line in a.split("; "):
             lab.sh(line.replace('"', '\\"') if line.startswith("nft") else line)
     with_advice = saved()
-    R.check(out(run) == [True, True], f"{what}: what doctor advises lets external runs out", (advice, out(run)))
+    R.check(out(run, 20.0) == [True, True], f"{what}: what doctor advises lets external runs out", advice)
     R.check("warn: " not in doctor(), f"{what}: and doctor is content", doctor())
     bad = []
     for n, mine in ((run, leases[0]), (internal, leases[2])):
@@ -227,7 +227,7 @@ worker = lab.Worker(opts=(f"resolv={RESOLV}",))
 run = lab.Node("run")
 worker.attach("run", "external", run)
 R.check("warn" not in doctor(), "a policy that accepts is no finding", doctor())
-R.check(out(run)[0], "and runs get out")
+R.check(out(run, 20.0)[0], "and runs get out")
 worker.ok("detach", "run")
 worker.ok("remove")
 os.unlink(RESOLV)

@@ -9,6 +9,7 @@ now and then the worker is killed instead, with runs on its networks.
 import os
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import net_lab as lab
@@ -20,10 +21,26 @@ LIVE = 25
 
 outside = lab.Node("outside")
 lab.uplink(outside)
-before = lab.links(), lab.tables(), lab.sh("ip neigh; ip route; ip -6 route; bridge fdb")
+
+
+def entries():
+    return lab.neighbours(lab.sh), lab.sh("ip route; ip -6 route"), lab.forwarding(lab.sh)
+
+
+def soon(look, wanted):
+    """What it shows, once it is that; the kernel ends links and what belongs to them a little later."""
+    for _ in range(100):
+        found = look()
+        if found == wanted:
+            break
+        time.sleep(0.1)
+    return found
+
+
+before = lab.links(), lab.tables(), entries()
 forwarding = lab.sh("sysctl -a 2>/dev/null | grep -E '^net.ipv[46].conf.*forwarding'")
 worker = lab.Worker()
-made = lab.links(), lab.tables(), lab.sh("ip neigh; bridge fdb")
+made = lab.links(), lab.tables(), (lab.neighbours(lab.sh), lab.forwarding(lab.sh))
 taken, times, live = set(), [], []
 
 
@@ -77,12 +94,14 @@ print(f"# made and killed: {N} networks with {2 * N} links, {crashes} crashes of
       f"{len(set(lab.links()) - set(made[0]))} links, {neighbours} neighbours, {elements} set elements, {leases} leases, "
       f"{len(lab.sh('ip netns').split())} named namespaces")
 R.check(lab.links() == made[0], "links are as before the first run", set(lab.links()) ^ set(made[0]))
-R.check(lab.sh("ip neigh; bridge fdb") == made[2], "so are neighbours and forwarding entries")
+found = soon(lambda: (lab.neighbours(lab.sh), lab.forwarding(lab.sh)), made[2])
+R.check(found == made[2], "so are neighbours and forwarding entries", (found, made[2]))
 R.check(lab.sh("nft list ruleset").count("elements = {") == 1, "no set element is left but the resolvers")
 R.check(not [f for f in os.listdir(worker.state) if f.endswith(".lease")], "no lease is left")
 worker.ok("remove")
 R.check((lab.links(), lab.tables()) == before[:2], "links and tables are as before the worker")
-R.check(lab.sh("ip neigh; ip route; ip -6 route; bridge fdb") == before[2], "routes, neighbours too")
+found = soon(entries, before[2])
+R.check(found == before[2], "routes, neighbours too", (found, before[2]))
 now = lab.sh("sysctl -a 2>/dev/null | grep -E '^net.ipv[46].conf.*forwarding'")
 R.check(now == forwarding, "and the forwarding switches", set(now.split("\n")) ^ set(forwarding.split("\n")))
 worker.leave()

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 import pull_tools as tools
@@ -18,6 +20,8 @@ import pull_tools as tools
 import image  # noqa: E402
 
 SIZE = 56 << 20
+STOP = SIZE * 3 // 4
+LOST = 22 << 20  # at most: what lies between two checkpoints, and then some
 
 
 class Slow:
@@ -98,7 +102,6 @@ class GoesOn(unittest.TestCase):
     def tearDownClass(cls):
         tools.remove(cls.scratch)
 
-
     def setUp(self):
         self.store = os.path.join(self.scratch, 'store-' + self.id().rsplit('.', 1)[1])
         self.registry = None
@@ -113,15 +116,28 @@ class GoesOn(unittest.TestCase):
     def tearDown(self):
         self.registry.stop()
 
-    def break_off(self, how, after=SIZE * 3 // 4):
+    def break_off(self, how, after=STOP):
         self.registry.stop_after = after
         pull = subprocess.Popen(tools.command(self.store, self.name), stderr=subprocess.PIPE)
         self.assertTrue(self.registry.stopped.wait(60))
+        deadline = time.monotonic() + 60
+        while self.saved() <= after - LOST and time.monotonic() < deadline:
+            time.sleep(0.02)  # what was sent is still on its way to the disk
         pull.send_signal(how)
         pull.communicate(timeout=60)
         self.assertEqual(pull.returncode, -how)
         self.registry.stop_after = None
         self.registry.go_on.set()
+
+    def saved(self):
+        """How many bytes need not be fetched again: what the checkpoint tells (oci/layer_checkpoint.c), or most of the spool."""
+        for path in self.kept('checkpoint'):
+            data, at = image.read(path), 24
+            if data[:8] == b'cwlayer1':
+                for _ in range(4):  # version, boot, two digests
+                    at += 8 + struct.unpack_from('<Q', data, at)[0]
+                return struct.unpack_from('<Q', data, at + 8)[0]
+        return sum(os.path.getsize(path) for path in self.kept('spool')) - LOST + (4 << 20)
 
     def partial(self):
         return os.listdir(os.path.join(self.store, 'partial'))
@@ -147,8 +163,8 @@ class GoesOn(unittest.TestCase):
         self.break_off(signal.SIGKILL)
         self.finish()
         again = self.registry.ranges[-1]
-        self.assertGreater(again, SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
-        self.assertLess(self.registry.sent, len(self.image.layers[0].blob) + (22 << 20))
+        self.assertGreater(again, STOP - LOST, self.registry.ranges)
+        self.assertLess(self.registry.sent, len(self.image.layers[0].blob) + LOST)
 
     def test_told_to_end(self):
         """Ctrl-C: it ends soon, with the signal, and keeps what it has."""
@@ -156,7 +172,7 @@ class GoesOn(unittest.TestCase):
         self.assertEqual(tools.leftovers(self.store), [])
         self.assertEqual(self.partial(), [self.image.layers[0].diff_id[7:]])
         self.finish()
-        self.assertGreater(self.registry.ranges[-1], SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
+        self.assertGreater(self.registry.ranges[-1], STOP - LOST, self.registry.ranges)
 
     def test_the_rest_from_a_file(self):
         self.break_off(signal.SIGKILL)
@@ -172,7 +188,7 @@ class GoesOn(unittest.TestCase):
         self.break_off(signal.SIGTERM)
         self.assertEqual(self.partial(), [self.zstd.layers[0].diff_id[7:]])
         self.finish()
-        self.assertGreater(self.registry.ranges[-1], SIZE * 3 // 4 - (22 << 20), self.registry.ranges)
+        self.assertGreater(self.registry.ranges[-1], STOP - LOST, self.registry.ranges)
         self.assertEqual(len(self.registry.ranges), 2)
 
     def test_a_single_zstd_frame_broken_off_twice(self):
@@ -182,8 +198,8 @@ class GoesOn(unittest.TestCase):
         self.registry.go_on.clear()
         self.break_off(signal.SIGKILL, SIZE * 7 // 8)
         self.finish()
-        self.assertGreater(self.registry.ranges[1], SIZE * 3 // 4 - (22 << 20))
-        self.assertGreater(self.registry.ranges[2], SIZE * 7 // 8 - (22 << 20))
+        self.assertGreater(self.registry.ranges[1], STOP - LOST)
+        self.assertGreater(self.registry.ranges[2], SIZE * 7 // 8 - LOST)
 
     def test_kept_bytes_that_are_wrong(self):
         """They cost a second fetch, not the pull."""

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import unittest
 import urllib.parse
 
@@ -200,7 +201,11 @@ class Access(unittest.TestCase):
         one = self.registry(tls=True)
         self.ok(one.address, *self.trust(one))
         with open(os.path.join(one.directory, 'registry.log')) as log:
-            asked = re.findall(r'"GET /v2/team/x/(manifests|blobs)/\S+ (HTTP/\S+)"', log.read())
+            deadline, asked = time.monotonic() + 60, []
+            while {kind for kind, _ in asked} < {'manifests', 'blobs'} and time.monotonic() < deadline:
+                time.sleep(0.05)  # a request is logged when it has been answered
+                log.seek(0)
+                asked = re.findall(r'"GET /v2/team/x/(manifests|blobs)/\S+ (HTTP/\S+)"', log.read())
         self.assertEqual({kind for kind, _ in asked}, {'manifests', 'blobs'})
         self.assertEqual({proto for _, proto in asked}, {'HTTP/2.0'})
 
@@ -418,7 +423,8 @@ class Access(unittest.TestCase):
         for script, words in faults.items():
             with self.subTest(script):
                 name = self.helper('exec ' * (script[0] in 'sc') + script + '\n')
-                text = self.fails(words, one.address, *flags, '--registry-timeout', '2', login=with_config(credsStore=name))
+                patience = '5' if script == 'sleep 60' else '60'
+                text = self.fails(words, one.address, *flags, '--registry-timeout', patience, login=with_config(credsStore=name))
                 self.assertNotIn('secret', text.replace('Secret', ''))
         self.fails('docker-credential-nowhere.* is not installed', one.address, *flags, login=with_config(credsStore='nowhere'))
         self.fails('name is not valid', one.address, *flags, login=with_config(credsStore='../../bin/sh'))

@@ -162,13 +162,13 @@ add(always('manifest', lambda r: time.sleep(30)), GROUP, 'accepts, never answers
     says='silent for 3 s|too slow', patience=3)
 
 
-@case(GROUP, 'falls silent in mid-blob, once', 'given up after `--registry-timeout`, resumed', check=ranges(None, HALF), patience=3)
+@case(GROUP, 'falls silent in mid-blob, once', 'given up after `--registry-timeout`, resumed', check=ranges(None, HALF), patience=12)
 def silent_once(request, kind, n):
     if kind != 'blob' or n:
         return False
     request.answer(200, {}, BIG_BLOB[:HALF], length=len(BIG_BLOB))
     request.wfile.flush()
-    time.sleep(15)
+    time.sleep(40)
     return True
 
 

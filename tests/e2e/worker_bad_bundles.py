@@ -50,9 +50,9 @@ with worker_lab.Lab() as lab:
         check(bundle['metadata']['failure_message'].startswith(wanted[name]), name, bundle['metadata']['failure_message'])
     # Limits are kept while the server is away (D25): the process is gone before the server is back.
     marker = 'sleep 87654'
-    late = lab.run(marker, time='2s')
+    late = lab.run(marker, time='6s')
     lab.wait(late, 'running')
-    lab.client.go_away(seconds=6)
+    lab.client.go_away(seconds=8)
     lab.until(lambda: subprocess.run(['pgrep', '-f', marker], stdout=subprocess.DEVNULL).returncode == 1, 'the time limit')
     begun = time.monotonic()
     bundle = lab.client.wait(late, 'failed', timeout=60, tolerate=True)

@@ -62,7 +62,7 @@ class Worker:
                                             stdout=log, stderr=log, cwd=self.lab.directory)
         self.lab.until(lambda: 'Worker started!' in self.log() or self.process.poll() is not None,
                        'the worker to start')
-        if self.process.poll() is not None:
+        if 'Worker started!' not in self.log():
             raise AssertionError('cworkerd ended with %s:\n%s' % (self.process.returncode, self.log()))
 
     def log(self):
@@ -77,7 +77,7 @@ class Worker:
     def kill9(self):
         self.process.kill()
         self.process.wait()
-        time.sleep(0.3)  # the service may be handing a message to the dead one: let it notice, then forgive
+        time.sleep(0.1)  # the service learns of it, deals with what the dead one had sent, then forgives
         self.lab.client.worker_crashed(worker=self.name or self.id())
 
     def stop(self, number=signal.SIGTERM):
@@ -174,15 +174,16 @@ class Lab:
 
     def run(self, command, *dependencies, **more):
         more.setdefault('image', self.image)
+        more.setdefault('memory', '256m')  # several at once on a small machine
         return self.client.run(command, dependencies, **more)
 
-    def wait(self, uuid, states, timeout=60):
+    def wait(self, uuid, states, timeout=120):
         return self.client.wait(uuid, states, timeout=timeout)
 
     def cat(self, uuid, path='stdout'):
         return self.client.cat(uuid, path).decode()
 
-    def until(self, condition, what, timeout=60):
+    def until(self, condition, what, timeout=120):
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 import socket
+import time
 
 import worker_lab
 from worker_lab import BIN, check, equal
@@ -35,6 +36,12 @@ while True:
     c.sendall(b"outside" + bytes(200000))
     c.close()
 '''])
+while True:
+    try:
+        socket.create_connection(('198.51.100.1', 8080)).close()
+        break
+    except OSError:  # it is still starting
+        time.sleep(0.05)
 own = socket.create_server(('0.0.0.0', 0))
 PORT = own.getsockname()[1]
 
@@ -54,7 +61,7 @@ for i in 0 1; do ip -o -4 addr show eth$i | wc -l; ip -o -6 addr show eth$i | gr
 
 
 def reach(*places):
-    return ''.join('echo %s:$(nc -w 3 %s %s </dev/null 2>/dev/null | head -c 7 | tr -d "\\000");' % (n, a, p)
+    return ''.join('echo %s:$(nc -w 10 %s %s </dev/null 2>/dev/null | head -c 7 | tr -d "\\000");' % (n, a, p)
                    for n, a, p in places)
 
 
@@ -65,8 +72,8 @@ try:
         w = lab.worker('--network-allow', 'host:%d' % PORT, '--network-only', '203.0.113.0/24', '--network-egress', '50m',
                        '--network-ingress', '50m', '--ipv4-pool', '10.44.0.0/16')
         ext = lab.run(LOOK + reach(*PLACES) + 'sleep 1000', network=True)
-        inn = lab.run(LOOK + reach(*PLACES) + 'mkdir w; echo inner >w/f; httpd -h w -p 127.0.0.1:7000; httpd -h w -p "[::1]:7001"; sleep 1000',
-                      network=False)
+        inn = lab.run('mkdir w; echo inner >w/f; httpd -h w -p 127.0.0.1:7000; httpd -h w -p "[::1]:7001"; ' + LOOK + reach(*PLACES) +
+                      'sleep 1000', network=False)
         for uuid in (ext, inn):
             lab.wait(uuid, 'running')
 

@@ -153,7 +153,9 @@ def races(lab, client, uuid, directory):
     swapper.start()
     seen = set()
     try:
-        for _ in range(15):
+        for n in range(200):
+            if n >= 15 and seen >= {'stream_file', 'get_target_info'}:
+                break
             for path, args in (('real/secret', {'type': 'stream_file'}), ('swap', {'type': 'stream_directory'}),
                                ('real', {'type': 'get_target_info', 'depth': 2}),
                                ('swap/secret', {'type': 'read_file_section', 'offset': 0, 'length': 99})):
@@ -214,7 +216,7 @@ def slow_readers(lab, client, uuid):
     lab.cat(other)
 
 
-with worker_lab.Lab(manager_interval=0.1, checkin_hold=0.3) as lab:
+with worker_lab.Lab(manager_interval=0.1, checkin_hold=0.3, reply_timeout=150) as lab:
     lab.worker()
     c = lab.client
     parent = lab.run('echo of the parent > f1')

@@ -75,7 +75,7 @@ def pauses(client):
 
 def held_checkin(lab, client):
     """While the service sits on a check-in, limits are kept and results go out."""
-    uuid = lab.run('echo begun; sleep 1000', time='2s')
+    uuid = lab.run('echo begun; sleep 1000', time='8s')  # more than enough for the next two lines
     lab.wait(uuid, 'running')
     client.fault(endpoint='checkin', hold=True)
     lab.until(lambda: client.held() == 1, 'a check-in to be held')
@@ -99,12 +99,12 @@ def tokens_and_starts(lab, client):
         client.fault(endpoint='start_bundle', **fault)
         uuid = lab.run('echo started')
         lab.wait(uuid, 'ready')  # given again after --starting-timeout
-        check(states(client, uuid).count('starting') == 2, states(client, uuid))
+        check(count(client, 'start_bundle', uuid) >= 2 and states(client, uuid).count('starting') >= 2, states(client, uuid))
     client.fault(endpoint='start_bundle', status=530, body='cdn')
     client.fault(endpoint='start_bundle', reset=True, after=True)
     uuid = lab.run('echo started')
     lab.wait(uuid, 'ready')
-    equal(count(client, 'start_bundle', uuid), 3)
+    check(count(client, 'start_bundle', uuid) >= 3, count(client, 'start_bundle', uuid))
 
 
 def uploads(lab, client):

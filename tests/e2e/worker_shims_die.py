@@ -83,7 +83,10 @@ def main():
         rebooted, shim, program = start(lab)
         w.kill9()
         for pid in (shim, program):
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # the one ended with the other
         lab.until(lambda: not alive(shim) and not alive(program), 'the end of everything')
         lab.until(lambda: not any(alive(int(p)) and 'cwshim' in read_comm(p) for p in filter(str.isdigit, os.listdir('/proc'))
                                   if is_ours(p, rebooted)), 'the end of the shims')

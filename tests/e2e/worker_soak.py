@@ -74,6 +74,11 @@ def kill_at_random(lab, worker, parent):
     return ended
 
 
+def left_of(lab, uuid):
+    names = os.listdir(os.path.join(lab.work_dir, 'state/w1')) + os.listdir(os.path.join(lab.work_dir, 'runs'))
+    return [n for n in names if uuid in n]
+
+
 def kill_at_points(lab, worker, parent):
     """The worker dies at the N-th crash point of a run; N goes up until a run passes none that kills."""
     point, met = 1 + chance.randrange(STEP), []
@@ -88,13 +93,14 @@ def kill_at_points(lab, worker, parent):
         wish = Wish(lab, parent, point)
         lab.until(lambda: worker.process.poll() is not None or final(lab, wish.uuid), 'an end of %s' % wish.uuid, 90)
         # the last word about a run comes after its end
+        lab.until(lambda: worker.process.poll() is not None or not left_of(lab, wish.uuid), 'it to be forgotten', 90)
         if worker.process.poll() is None:
             time.sleep(1)
         died = worker.process.poll() is not None
         if died:
             equal(worker.process.returncode, -9)
             met += [line.split('crash point ')[1] for line in worker.log().splitlines() if 'crash point ' in line]
-            time.sleep(0.3)
+            time.sleep(0.1)
             lab.client.worker_crashed(worker=worker.name)
             worker.start()
         wish.look(lab, lab.wait(wish.uuid, ('ready', 'failed', 'killed'), 90))

@@ -83,7 +83,9 @@ with worker_lab.Lab() as lab, registry.Registry(os.path.join(lab.directory, 'pri
     lab.wait(lab.run('[ ! -e /etc/marker ] && [ ! -e /opt/new ]'), 'ready')
 
     # Orphans are reaped, those left at the end die with it, and the status is the command's.
-    orphans = lab.run('for i in 1 2 3; do (sleep 0.1 &) ; done; sleep 1.5; cat /proc/[0-9]*/stat | grep -c ") Z "; (sleep 76543 &); exit 4')
+    orphans = lab.run('for i in 1 2 3; do (sleep 0.1 &) ; done; sleep 1.5; for i in $(seq 100); do '
+                      'n=$(cat /proc/[0-9]*/stat | grep -c ") Z "); [ $n = 0 ] && break; sleep 0.1; done; echo $n; '
+                      '(sleep 76543 &); exit 4')
     bundle = lab.wait(orphans, 'failed')
     equal((bundle['metadata']['exitcode'], lab.cat(orphans)), (4, '0\n'))
 

@@ -214,6 +214,7 @@ class Admin:
 
     def do_worker_crashed(self, worker):
         """A test killed this worker with SIGKILL: see Workers.crashed."""
+        self.app.settle()
         self.app.workers.crashed(worker)
 
     def do_forget_worker(self, worker):

@@ -94,7 +94,7 @@ class Client:
     def info(self, uuid):
         return self.call('info', uuid=uuid)
 
-    def wait(self, uuid, states=FINAL, timeout=60, progress=None, tolerate=False):
+    def wait(self, uuid, states=FINAL, timeout=120, progress=None, tolerate=False):
         """The bundle once it is in one of `states`; progress(bundle) is called when state or status
         changes. With tolerate, a service that is away for a while is waited for."""
         deadline, seen = time.monotonic() + timeout, None

@@ -102,7 +102,8 @@ class Endpoints:
         gone = h.gone  # one object: it stands for this very check-in
         self.app.workers.enter(user, worker_id, gone)
         try:
-            h.meet_faults('checkin')
+            # who was answered may come again at once
+            h.meet_faults('checkin', lambda _: self.app.workers.leave(user, worker_id, gone))
             body = self.json_body(h, 'B021')
             answer = self.app.workers.checkin(user, worker_id, body, gone)
         finally:

@@ -19,7 +19,8 @@ import urllib.parse
 import strict
 
 GIB = 1 << 30
-CALL_SECONDS = 30
+CALL_SECONDS = 60
+MESSAGE_SECONDS = 60
 
 
 def tar_gz(files, names=None):
@@ -108,16 +109,17 @@ class FakeWorker:
         status, _, data = self.post('/rest/workers/%s/checkin' % self.segment, body, headers, raw)
         return json.loads(data) if status == 200 else (status, data.decode())
 
-    def await_message(self, kind, runs=(), tries=40):
+    def await_message(self, kind, runs=()):
         """Check in until a message of this type comes."""
-        for _ in range(tries):
+        deadline = time.monotonic() + MESSAGE_SECONDS
+        while time.monotonic() < deadline:
             messages = self.checkin(runs)
             if isinstance(messages, tuple):
                 raise AssertionError('check-in refused: %s %s' % messages)
             for message in messages:
                 if message and message['type'] == kind:
                     return message
-        raise AssertionError('no message %s after %d check-ins' % (kind, tries))
+        raise AssertionError('no message %s within %d s' % (kind, MESSAGE_SECONDS))
 
     def start_bundle(self, uuid, **fields):
         body = {'hostname': 'straw', 'start_time': int(time.time()), **fields}

@@ -79,16 +79,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     rbufsize = 65536
 
     def setup(self):
+        accepted = self.request
         if self.server.tls:
             self.request.settimeout(HANDSHAKE_SECONDS)
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         super().setup()
         self.rfile = Source(self.rfile)
         self.app = self.server.app
-        self.server.track(self.connection)
+        self.server.track(accepted, self.connection)
 
     def finish(self):
-        self.server.untrack(self.connection)
         try:
             super().finish()
             self.connection.close()
@@ -115,8 +115,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.rfile.in_header = False
 
     def dispatch(self):
-        started, self.status, self.endpoint, self.fault = time.time(), None, None, {}
-        self.on_fault = self.ordered = None
+        self.started, self.status, self.endpoint, self.fault = time.time(), None, None, {}
+        self.on_fault = self.ordered = self.line = None
         self.target = self.requestline.split()[1]
         self.body, self.begun = None, False
         parts = urllib.parse.urlsplit(self.target)
@@ -140,17 +140,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self.explain(500, 'Unexpected Internal Error (%s). The administrators have been notified.' % why)
         finally:
+            self.note()
             self._finish_body()
-            if self.endpoint != 'admin':
-                self.app.store.log_request({
-                    'time': round(started, 3), 'took': round(time.time() - started, 3),
-                    'endpoint': self.endpoint, 'method': self.command, 'target': self.target,
-                    'status': self.status, 'sent': self.body.taken if self.body else None,
-                    'range': self.headers.get('Range'),
-                    'fault': {k: v for k, v in (self.ordered or {}).items()
-                              if k not in ('left', 'skip')} or None})
+            if self.line:
+                self.line.update(status=self.status, sent=self.body.taken if self.body else None)
+                self.app.store.log_request(self.line)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = dispatch
+
+    def note(self):
+        """Remember the request before its answer is heard: who has heard it finds the request counted."""
+        if self.line or self.endpoint == 'admin':
+            return
+        self.line = {
+            'time': round(self.started, 3), 'took': round(time.time() - self.started, 3),
+            'endpoint': self.endpoint, 'method': self.command, 'target': self.target,
+            'status': self.status, 'sent': None, 'range': self.headers.get('Range'),
+            'fault': {k: v for k, v in (self.ordered or {}).items() if k not in ('left', 'skip')} or None}
+        self.app.store.requests.append(self.line)
 
     def explain(self, status, text):
         if not self.begun:
@@ -181,10 +188,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.fault = self.ordered = self.app.faults.take(endpoint, self.target)
         if 'rate' in self.fault:
             self.body.rate = self.fault['rate']
+        self.server.unhurried.add(self.connection)
         if 'delay' in self.fault:
             time.sleep(self.fault['delay'])
         if 'hold' in self.fault:
             self.app.faults.hold()
+        self.server.unhurried.discard(self.connection)
         if self.fault.get('after') or 'early' in self.fault:
             return
         if 'reset' in self.fault:
@@ -218,6 +227,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def reset(self):
         """Cut the connection with a reset."""
+        self.note()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self.close_connection = True
         os.close(self.connection.detach())
@@ -259,6 +269,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _head(self, status, kind, headers):
         self.begun, self.status = True, status
+        self.note()
         self.send_response(status)
         self.send_header('Content-Type', self.fault.get('content_type', kind))
         for name, value in headers.items():

@@ -25,7 +25,7 @@ import certs  # noqa: E402
 from client import Client  # noqa: E402
 
 START_SECONDS = 60
-STOP_SECONDS = 20
+STOP_SECONDS = 60
 SHOWN = 20
 
 

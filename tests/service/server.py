@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import admin  # noqa: E402
@@ -29,6 +30,8 @@ import store  # noqa: E402
 import workers  # noqa: E402
 
 BACKLOG = 128
+TCP_ESTABLISHED = 1  # linux/tcp_states.h
+SETTLE_SECONDS = 30
 
 
 class Listener(http.server.ThreadingHTTPServer):
@@ -39,7 +42,8 @@ class Listener(http.server.ThreadingHTTPServer):
 
     def __init__(self, app, role, host, port, tls):
         self.app, self.role, self.tls = app, role, tls
-        self._connections, self._lock = set(), threading.Lock()
+        self._connections, self._lock = {}, threading.Lock()
+        self.unhurried = set()  # connections whose request waits for the test
         self.address_family = socket.AF_INET6 if ':' in host else socket.AF_INET
         super().__init__((host, port), handler.Handler)
         self.thread = threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True)
@@ -55,24 +59,44 @@ class Listener(http.server.ThreadingHTTPServer):
     def handle_error(self, *_):
         """A connection that broke is no news."""
 
-    def track(self, connection):
-        with self._lock:
-            self._connections.add(connection)
+    def process_request(self, request, client_address):
+        self.track(request, request)  # at once: who comes later finds it here
+        super().process_request(request, client_address)
 
-    def untrack(self, connection):
+    def shutdown_request(self, request):
+        super().shutdown_request(request)
         with self._lock:
-            self._connections.discard(connection)
+            self._connections.pop(request, None)
+
+    def track(self, request, connection):
+        """A connection is the socket that was accepted, or what TLS has made of it."""
+        with self._lock:
+            self._connections[request] = connection
+
+    def connections(self):
+        with self._lock:
+            return list(self._connections.values())
+
+    def is_behind(self):
+        """Is something still to be done that a client sent before it hung up?"""
+        return any(has_hung_up(c) for c in self.connections() if c not in self.unhurried)
 
     def stop(self):
         self.shutdown()
         self.server_close()
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
+        for connection in self.connections():
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+def has_hung_up(connection):
+    """Has the other end closed it, whatever is still to be read?"""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED
+    except OSError:
+        return False
 
 
 class App:
@@ -128,6 +152,12 @@ class App:
         threading.Event().wait(seconds)
         self._listen()
 
+    def settle(self):
+        """Until everything is done that was sent by clients that are gone."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while any(one.is_behind() for one in self._listeners.values()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
     def _close(self):
         for listener in self._listeners.values():
             listener.stop()
@@ -176,11 +206,11 @@ def main(args=None):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
     app.start()
+    print('listening %s' % app.url(), flush=True)
     if config.port_file:
         with open(config.port_file + '.new', 'w') as out:
             out.write('%d\n' % app.ports['main'])
         os.replace(config.port_file + '.new', config.port_file)
-    print('listening %s' % app.url(), flush=True)
     done.wait()
     app.stop()
     return 0

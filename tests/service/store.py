@@ -95,7 +95,6 @@ class Store:
         return found
 
     def log_request(self, line):
-        self.requests.append(line)
         with self._file_lock:
             self._requests_file.write(json.dumps(line) + '\n')
             self._requests_file.flush()

@@ -20,7 +20,8 @@ import strict  # noqa: E402
 from client import Refused  # noqa: E402
 from fakeworker import FakeWebSocket, FakeWorker, tar_gz  # noqa: E402
 
-FAST = {'checkin_hold': 0.25, 'manager_interval': 0.05, 'reply_timeout': 5.0}
+FAST = {'checkin_hold': 0.25, 'manager_interval': 0.05, 'reply_timeout': 30.0}
+LONG_SECONDS = 60
 NO_BUNDLE = '0x' + '0' * 32
 
 
@@ -63,6 +64,19 @@ class Case(unittest.TestCase):
         self.worker.take_run()
         self.worker.checkin([self.worker.record(uuid, 'running')])
         return uuid
+
+    def until(self, condition, what):
+        """Wait for it; returns what the condition was at last."""
+        deadline = time.monotonic() + LONG_SECONDS
+        while True:
+            found = condition()
+            if found:
+                return found
+            self.assertLess(time.monotonic(), deadline, 'waited in vain for ' + what)
+            time.sleep(0.02)
+
+    def states(self, uuid):
+        return [s for _, s in self.client.info(uuid)['history']]
 
     def in_background(self, call, *args, **more):
         result = {}
@@ -190,10 +204,11 @@ class Life(Case):
     def test_run_refused_by_nobody_is_staged_again(self):
         self.worker.checkin()
         uuid = self.client.run('x', image='demo:1')
-        self.client.wait(uuid, 'starting')
-        time.sleep(1.5)
-        states = [s for _, s in self.client.info(uuid)['history']]
-        self.assertIn(['starting', 'staged'], [states[n:n + 2] for n in range(len(states))])
+
+        def is_staged_again():
+            states = self.states(uuid)
+            return ['starting', 'staged'] in [states[n:n + 2] for n in range(len(states))]
+        self.until(is_staged_again, 'the run to be staged again')
 
     def test_disk_survives_a_kill(self):
         uuid = self.running()
@@ -221,8 +236,7 @@ class Life(Case):
         rich.checkin(dependencies=[[data, '']])
         self.worker.checkin()
         uuid = self.client.run('x', [('d', data, '')], image='demo:1')
-        self.client.wait(uuid, 'starting')
-        self.assertEqual(self.client.info(uuid)['worker_id'], 'rich')
+        self.assertEqual(self.client.wait(uuid, 'starting')['worker_id'], 'rich')
 
     def test_what_does_not_fit_waits(self):
         self.client.run('x', image='demo:1', cpus=3, memory='1g')
@@ -269,14 +283,13 @@ class Life(Case):
 
 
 class Deaths(Case):
-    flags = {'worker_timeout': 1.5, 'starting_timeout': 2.0}
+    flags = {'worker_timeout': 4.0, 'starting_timeout': 2.0}
 
     def test_offline_and_back(self):
         uuid = self.running()
         socket_id = self.client.workers()[0]['socket_id']
-        self.client.wait(uuid, 'worker_offline', timeout=10)
-        while self.client.workers():
-            time.sleep(0.1)
+        self.client.wait(uuid, 'worker_offline')
+        self.until(lambda: not self.client.workers(), 'the row to go')
         self.worker.checkin([self.worker.record(uuid, 'running')])
         self.assertEqual(self.client.info(uuid)['state'], 'running')
         self.assertNotEqual(self.client.workers()[0]['socket_id'], socket_id)
@@ -286,10 +299,7 @@ class Deaths(Case):
     def test_stuck_in_starting(self):
         uuid = self.client.run('x', image='demo:1')
         self.worker.await_message('run')
-        for _ in range(8):
-            self.worker.checkin()
-        states = [s for _, s in self.client.info(uuid)['history']]
-        self.assertGreaterEqual(states.count('staged'), 2)
+        self.until(lambda: self.worker.checkin() and self.states(uuid).count('staged') >= 2, 'it to be staged again')
 
     def test_staged_report_and_new_start(self):
         uuid = self.running()
@@ -304,12 +314,12 @@ class Deaths(Case):
 
 
 class Preemption(Case):
-    flags, clean = {'worker_timeout': 1.5}, False
+    flags, clean = {'worker_timeout': 4.0}, False
 
     def test_preemptible_is_staged_and_must_not_be_reported(self):
         self.worker.fields['preemptible'] = True
         uuid = self.running()
-        self.client.wait(uuid, 'staged', timeout=10)
+        self.client.wait(uuid, 'staged')
         self.worker.fields['cpus'] = 0
         status, text = self.worker.checkin([self.worker.record(uuid, 'running')])
         self.assertEqual(status, 400)
@@ -537,12 +547,14 @@ class Faults(Case):
             'error': 'invalid_grant', 'error_description': 'Invalid credentials given.'}))
 
     def test_go_away(self):
-        self.client.go_away(seconds=0.5)
-        time.sleep(0.4)
-        with self.assertRaises(OSError):
-            self.worker.checkin()
-        time.sleep(0.8)
-        self.assertEqual(self.worker.checkin(), [None])
+        def tried():
+            try:
+                return self.worker.checkin()
+            except OSError:
+                return None
+        self.client.go_away(seconds=3)
+        self.until(lambda: tried() is None, 'it to go')
+        self.assertEqual(self.until(tried, 'it to be back'), [None])
 
     def test_sent_by_hand(self):
         self.worker.checkin()
@@ -567,7 +579,7 @@ class Secure(Case):
 
 
 class WebSockets(Case):
-    flags = {'ws_ping': 0.5, 'ws_idle': 20.0}
+    flags = {'ws_ping': 3.0, 'ws_idle': 60.0}
 
     def test_wakes_and_pings(self):
         websocket = FakeWebSocket(self.worker)
@@ -600,6 +612,7 @@ class Refusals(Case):
 
     def expect(self, row, got=None, status=400):
         """The last request was refused with `status`, and exactly `row` was recorded."""
+        self.until(self.client.violations, row)  # on a websocket it is recorded behind the answer
         rows = {v['row'] for v in self.client.forgive()}
         self.assertEqual(rows, {row})
         if got is not None:
@@ -731,7 +744,7 @@ class Strictness(Refusals):
         connection.request('POST', '/rest/workers/%s/checkin' % self.worker.segment, body, {
             'X-Requested-With': 'XMLHttpRequest', 'Content-Type': strict.JSON_TYPE,
             'Authorization': 'Bearer ' + self.worker.token})
-        time.sleep(0.1)
+        self.until(self.client.workers, 'the check-in')
         connection.close()
         self.assertEqual(self.worker.checkin(), [None])
         self.assertEqual(self.client.forgive(), [])
@@ -816,30 +829,27 @@ class Strictness(Refusals):
             while websocket.receive() not in (None, (8, b'\x03\xea')):
                 pass
             websocket.close()
-            time.sleep(0.2)
             self.expect('B181')
 
 
 class InFlight(Refusals):
-    flags = {'checkin_hold': 3.0}
+    flags = {'checkin_hold': 30.0}
 
     def test_two_checkins_in_flight(self):
         first = self.in_background(self.worker.checkin)
-        while not self.client.workers():
-            time.sleep(0.05)
+        self.until(self.client.workers, 'the first')
         self.expect('B040', self.worker.checkin())
-        self.assertEqual(first(), [None])
+        message = {'type': 'dance', 'uuid': NO_BUNDLE}
+        self.assertTrue(self.client.send(worker=self.worker.id, message=message))  # the first is still listening
+        self.assertEqual(first(), [message])
 
 
 class Unanswered(Refusals):
-    flags = {'reply_timeout': 1.0}
+    flags = {'reply_timeout': 5.0}
 
     def test_reply_never_comes(self):
         uuid = self.running()
-        with self.assertRaises(AssertionError):
-            self.reading(uuid, lambda m: self.fail('silent'), type='stream_file')
-        while not self.client.violations():
-            time.sleep(0.1)
+        self.reading(uuid, lambda message: None, type='stream_file')
         self.expect('B170')
 
 
@@ -864,27 +874,31 @@ class Elsewhere(Case):
         websocket.close()
 
 
-class Silence(Case):
-    flags, clean = {'ws_ping': 0.5, 'ws_idle': 1.5, 'token_expires_in': 1}, False
+class NoPong(Refusals):
+    flags = {'ws_ping': 0.5, 'ws_idle': 60.0, 'token_expires_in': 1}
 
     def test_silent_websocket_and_old_token(self):
         websocket = FakeWebSocket(self.worker)
         while websocket.receive():
             pass
         websocket.close()
-        time.sleep(0.2)
-        self.assertEqual({v['row'] for v in self.client.forgive()}, {'B183'})
-        websocket = FakeWebSocket(self.worker)
-        while True:
-            frame = websocket.receive()
-            if frame is None:
-                break
-            if frame[0] == 9:
-                websocket.send(frame[1], 10)
-        websocket.close()
-        time.sleep(0.2)
-        self.assertEqual({v['row'] for v in self.client.forgive()}, {'B181'})
+        self.expect('B183')
+        time.sleep(1)
         self.assertEqual(self.worker.checkin()[0], 401)
+
+
+class NoFrames(Refusals):
+    flags = {'ws_ping': 3.0, 'ws_idle': 4.0}
+
+    def test_pongs_are_not_enough(self):
+        websocket, pings = FakeWebSocket(self.worker), 0
+        for opcode, payload in iter(websocket.receive, None):
+            if opcode == 9:
+                websocket.send(payload, 10)
+                pings += 1
+        websocket.close()
+        self.assertGreater(pings, 0)
+        self.expect('B181')
 
 
 class Old(Case):

@@ -199,17 +199,18 @@ def serve(handler, workers, config):
     if errors:
         raise strict.Violation(errors)
     name = worker_id(handler.target)
-    handler.wfile.write(
-        b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-        b'Sec-WebSocket-Accept: ' + accept_key(handler.headers['Sec-WebSocket-Key']).encode() + b'\r\n\r\n')
     handler.close_connection = handler.begun = True
     handler.status = 101
+    handler.note()
     opened = WebSocket(handler.connection, config.ws_ping, config.ws_idle)
     with workers.store.lock:
         old, workers.websockets[name] = workers.websockets.get(name), opened
     if old:
         old.close()
     try:
+        handler.wfile.write(
+            b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+            b'Sec-WebSocket-Accept: ' + accept_key(handler.headers['Sec-WebSocket-Key']).encode() + b'\r\n\r\n')
         opened.run()
     except Bad as why:
         raise strict.Violation([why.args]) from None

@@ -148,12 +148,14 @@ static void helpers_are_bounded(void **state UNUSED) /* S09 */
         const char *script;
         int rc, status;
         enum err_kind kind;
+        unsigned seconds;
     } rows[] = {
-        {"cat; echo e >&2; exit 3", 0, 3, ERR_NONE},
-        {"kill -9 $$", 0, 137, ERR_NONE},
-        {"sleep 60", -1, 0, ERR_LIMIT},
-        {"yes", -1, 0, ERR_LIMIT},
-        {"sleep 50 & exit 0", 0, 0, ERR_NONE}, /* a grandchild with our pipe is not waited for */
+        {"cat; echo e >&2; exit 3", 0, 3, ERR_NONE, 60},
+        {"kill -9 $$", 0, 137, ERR_NONE, 60},
+        {"sleep 60", -1, 0, ERR_LIMIT, 1},
+        {"yes", -1, 0, ERR_LIMIT, 60},
+        {"sleep 100 & exit 0", 0, 0, ERR_NONE,
+         60}, /* a grandchild with our pipe is not waited for */
     };
 
     setenv("CW_SECRET", "planted", 1); /* S10: not inherited */
@@ -162,7 +164,7 @@ static void helpers_are_bounded(void **state UNUSED) /* S09 */
         AUTO(str) struct str out = STR_INIT(10000), err_out = STR_INIT(10000);
         struct proc_result r = {.status = -1};
         struct err e = ERR_INIT;
-        int rc = proc_run(argv, NULL, "input", 5, &out, &err_out, NS_PER_S, &r, &e);
+        int rc = proc_run(argv, NULL, "input", 5, &out, &err_out, rows[i].seconds * NS_PER_S, &r, &e);
 
         if (rc != rows[i].rc || (rc == 0 && r.status != rows[i].status))
             fail_msg("%s: %d, status %d, %s", rows[i].script, rc, r.status, e.msg);
@@ -178,10 +180,10 @@ static void helpers_are_bounded(void **state UNUSED) /* S09 */
     struct proc_result r;
     struct err e = ERR_INIT;
 
-    assert_ok(proc_run(argv, NULL, NULL, 0, &out, NULL, NS_PER_S, &r, &e), &e);
+    assert_ok(proc_run(argv, NULL, NULL, 0, &out, NULL, 60 * NS_PER_S, &r, &e), &e);
     assert_null(strstr(str_text(&out), "planted"));
     char *absent[] = {(char *)"no-such-program-here", NULL};
-    assert_int_equal(proc_run(absent, NULL, NULL, 0, NULL, NULL, NS_PER_S, &r, &e), -1);
+    assert_int_equal(proc_run(absent, NULL, NULL, 0, NULL, NULL, 60 * NS_PER_S, &r, &e), -1);
     assert_int_equal(e.kind, ERR_ABSENT);
 }
 

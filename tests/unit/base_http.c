@@ -1,4 +1,6 @@
 /* base/http against servers good, odd and hostile. Rows: B011 B014 B018 B019 B120 D07 S15 S16 S18 S19. */
+/* a resolver that does not answer is waited for */
+/* timeout: 300 */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

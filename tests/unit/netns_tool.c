@@ -253,7 +253,7 @@ static void do_connect(char **word)
     AUTO_CLOSE int ns = open(word[1], O_RDONLY | O_CLOEXEC);
     struct err e = ERR_INIT;
     AUTO_CLOSE int fd =
-        net_connect_inside(ns, word[2], (uint16_t)strtoul(word[3], NULL, 10), 2 * NS_PER_S, &e);
+        net_connect_inside(ns, word[2], (uint16_t)strtoul(word[3], NULL, 10), 20 * NS_PER_S, &e);
     char buf[256];
     ssize_t got;
 

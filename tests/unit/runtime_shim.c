@@ -213,13 +213,26 @@ static void status_and_signal(void **state UNUSED)
     }
 }
 
+/* Until it has said that. */
+static void wait_word(const char *id, const char *word)
+{
+    AUTO_FREE char *text = ctr_shim_log(runtime_dir, id);
+
+    for (int i = 0; i < 1200 && !str_eq(text, word); i++) {
+        poll(NULL, 0, 50);
+        free(text);
+        text = ctr_shim_log(runtime_dir, id);
+    }
+    assert_string_equal(text, word);
+}
+
 static void kills(void **state UNUSED)
 {
     struct err e = ERR_INIT;
-    struct ctr_shim *s = start_script("kill", "trap 'exit 42' TERM; while :; do sleep 0.05; done");
+    struct ctr_shim *s =
+        start_script("kill", "trap 'exit 42' TERM; echo up; while :; do sleep 0.05; done");
 
-    poll(NULL, 0,
-         300); /* until the trap is set: before it, the signal ends nothing at all (pid 1) */
+    wait_word("kill", "up\n"); /* before the trap, the signal ends nothing at all (pid 1) */
     assert_ok(ctr_shim_kill(s, SIGTERM, &e), &e);
     struct exit_record r = finish("kill", s);
 
@@ -382,14 +395,7 @@ static void last_words(void **state UNUSED)
     /* while it runs, too */
     struct ctr_shim *s = start_script("words", "echo early; sleep 1000");
 
-    for (int i = 0; i < 100; i++) {
-        free(text);
-        text = ctr_shim_log(runtime_dir, "words");
-        if (*text)
-            break;
-        poll(NULL, 0, 50);
-    }
-    assert_string_equal(text, "early\n");
+    wait_word("words", "early\n");
     assert_ok(ctr_shim_kill(s, SIGKILL, &e), &e);
     finish("words", s);
     clean("words");
@@ -416,11 +422,11 @@ static void adopted(void **state UNUSED)
         wait_end(s);
         ctr_shim_free(s);
     }
-    for (int i = 0; i < 200 && !has_record("adopt", &r, &e); i++)
+    for (int i = 0; i < 1200 && !has_record("adopt", &r, &e); i++)
         poll(NULL, 0, 50);
     assert_true(has_record("adopt", &r, &e));
     assert_int_equal(r.status, 5);
-    for (int i = 0; i < 100 && ctr_shim_cleanup(runtime_dir, "adopt", &e) < 0; i++)
+    for (int i = 0; i < 1200 && ctr_shim_cleanup(runtime_dir, "adopt", &e) < 0; i++)
         poll(NULL, 0, 50);
     assert_int_equal(ctr_shim_adopt(runtime_dir, "adopt", &s, &e), -1);
     assert_int_equal(e.kind, ERR_ABSENT);
@@ -605,7 +611,7 @@ static void figures(void **state UNUSED)
     struct ctr_shim *s =
         start_script("stats", "sleep 1000 & i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; wait");
 
-    for (int i = 0; i < 200 && (st.cpu_usage_us < 1000 || st.pids_current < 2); i++) {
+    for (int i = 0; i < 1200 && (st.cpu_usage_us < 1000 || st.pids_current < 2); i++) {
         assert_ok(ctr_shim_stats(s, &st, &e), &e);
         poll(NULL, 0, 50);
     }

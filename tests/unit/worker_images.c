@@ -240,8 +240,8 @@ static int tear_down(void **state UNUSED)
     struct err e = ERR_INIT;
 
     stop();
-    assert_true(lane_stop(lane, 10 * NS_PER_S));
-    assert_true(lane_stop(disk, 10 * NS_PER_S));
+    assert_true(lane_stop(lane, 60 * NS_PER_S));
+    assert_true(lane_stop(disk, 60 * NS_PER_S));
     loop_drain(loop);
     lane_free(lane);
     lane_free(disk);

@@ -193,7 +193,7 @@ static void netcat_both_talk_at_once(void **state)
     (void)state;
     memset(much, 'x', (4 << 20) - 1);
     much[(4 << 20) - 1] = '\0';
-    assert_ok(converse(&p, much, LONG, 500, NULL, &answer, &e), &e);
+    assert_ok(converse(&p, much, LONG, 5000, NULL, &answer, &e), &e);
     assert_int_equal(answer.len, 4 << 20);
     assert_int_equal(p.heard, (4 << 20) - 1);
 }

@@ -485,7 +485,7 @@ static int stop(void **state UNUSED)
 {
     struct err e = ERR_INIT;
 
-    lane_stop(lane, 10 * NS_PER_S);
+    lane_stop(lane, 60 * NS_PER_S);
     lane_free(lane);
     loop_free(loop);
     service_free(service);

@@ -207,7 +207,7 @@ static void run(behaviour *const *how, int calls, int wanted_connections)
         wake_start(&(struct wake_opts){.loop = loop, .url = url, .woken = woken, .arg = &c});
 
     loop_run(loop);
-    for (int i = 0; i < 1000 && how[0] == wakes && !heard_pong; i++)
+    for (int i = 0; i < 6000 && how[0] == wakes && (!heard_pong || !heard_a); i++)
         usleep(10000);
     wake_stop(w);
     loop_watch_free(timer);
