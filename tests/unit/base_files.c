@@ -164,7 +164,8 @@ static void helpers_are_bounded(void **state UNUSED) /* S09 */
         AUTO(str) struct str out = STR_INIT(10000), err_out = STR_INIT(10000);
         struct proc_result r = {.status = -1};
         struct err e = ERR_INIT;
-        int rc = proc_run(argv, NULL, "input", 5, &out, &err_out, rows[i].seconds * NS_PER_S, &r, &e);
+        int rc =
+            proc_run(argv, NULL, "input", 5, &out, &err_out, rows[i].seconds * NS_PER_S, &r, &e);
 
         if (rc != rows[i].rc || (rc == 0 && r.status != rows[i].status))
             fail_msg("%s: %d, status %d, %s", rows[i].script, rc, r.status, e.msg);
