@@ -176,8 +176,14 @@ def full_cache(lab, client, tree):
 
 
 def on_disk(lab):
-    return sum(os.path.getsize(os.path.join(top, f)) for top, _, files in os.walk(os.path.join(lab.work_dir, 'dependencies'))
-               for f in files)
+    total = 0
+    for top, _, files in os.walk(os.path.join(lab.work_dir, 'dependencies')):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(top, name)).st_size
+            except FileNotFoundError:
+                pass  # it is being removed
+    return total
 
 
 def kept(lab, suffix):

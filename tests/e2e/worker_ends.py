@@ -36,7 +36,7 @@ with worker_lab.Lab() as lab:
     run = lab.run('cat n 2>/dev/null; echo x >> n; [ $(wc -l < n) -ge 2 ] || sleep 100; cat n')
     lab.wait(run, 'running')
     path = os.path.join(lab.work_dir, 'runs', run, 'n')
-    lab.until(lambda: os.path.exists(path), 'the command to begin')
+    lab.until(lambda: os.path.exists(path) and os.path.getsize(path), 'the command to begin')
     equal(w.stop(), 0)
     equal(lab.client.info(run)['state'], 'staged')
     w = lab.worker(name='w3')

@@ -14,7 +14,8 @@ with worker_lab.Lab() as lab:
     marker = 'sleep 98765'
     running = lab.run('echo partial; (%s &); (%s &); %s' % (marker, marker, marker))
     lab.wait(running, 'running')
-    lab.until(lambda: os.path.exists(os.path.join(lab.work_dir, 'runs', running, 'stdout')), 'stdout')
+    stdout = os.path.join(lab.work_dir, 'runs', running, 'stdout')
+    lab.until(lambda: os.path.exists(stdout) and os.path.getsize(stdout), 'stdout')
     lab.client.kill(uuid=running)
     bundle = lab.wait(running, 'killed')
     equal(bundle['metadata'].get('failure_message'), 'Kill requested')

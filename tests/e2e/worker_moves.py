@@ -22,7 +22,7 @@ def states(lab, worker):
     return glob.glob(os.path.join(lab.work_dir, 'state', worker, '0x*.json'))
 
 
-with worker_lab.Lab(worker_timeout=6) as lab:
+with worker_lab.Lab(worker_timeout=10) as lab:
     # Preempted: the next worker on the same directories ends the old container and goes on in the same bundle directory.
     w1 = lab.worker('--preemptible')
     run = lab.run(TWICE)

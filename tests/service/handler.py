@@ -118,7 +118,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.started, self.status, self.endpoint, self.fault = time.time(), None, None, {}
         self.on_fault = self.ordered = self.line = None
         self.target = self.requestline.split()[1]
-        self.body, self.begun = None, False
+        self.body, self.begun, self.closing = None, False, False
         parts = urllib.parse.urlsplit(self.target)
         self.path_only, self.query_text = parts.path, parts.query
         try:
@@ -219,6 +219,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer_fault(self):
         fault, self.fault = self.fault, {}
+        self.closing = True  # nobody shall send his next request into a connection that is about to end
         if self.on_fault:
             self.on_fault(fault['status'])
         self.answer(fault['status'], fault.get('body', 'fault').encode(),
@@ -274,7 +275,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header('Content-Type', self.fault.get('content_type', kind))
         for name, value in headers.items():
             self.send_header(name, value)
-        if not self.body or not self.body.ended:
+        if self.closing or not self.body or not self.body.ended:
             self.send_header('Connection', 'close')
         self.end_headers()
 
