@@ -39,6 +39,7 @@ int oci_layer_new(int dirfd, const struct oci_layer_desc *desc, struct oci_layer
                                          .create_parents = true,
                                          .inside_links = true,
                                          .overlay = true,
+                                         .write_early = true,
                                          .max_bytes = BOUND_UNPACKED,
                                          .max_entries = BOUND_TAR_ENTRIES,
                                          .spoil = on_spoil,

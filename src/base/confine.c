@@ -113,6 +113,7 @@ static const uint16_t allowed[] = {
     SYS_openat,
     SYS_openat2,
     SYS_ftruncate,
+    SYS_sync_file_range,
     SYS_fchmod,
     SYS_fchmodat,
     SYS_fchown,

@@ -27,6 +27,8 @@
 #include "base/treesum.h"
 #include "base/treewriter_inner.h"
 
+enum { EARLY = 256 * 1024 };
+
 /* umask(2) cannot be read without being changed, which other threads would notice. */
 static mode_t read_umask(void)
 {
@@ -232,6 +234,14 @@ static int apply_file_meta(struct treewriter *w, struct err *e)
     return 0;
 }
 
+/* So that the disk works while the next files are decoded. It is no promise: who needs one syncs. */
+static void begin_writing(const struct treewriter *w, int fd)
+{
+    if (w->o.write_early && w->file_size >= EARLY &&
+        sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
+        return; /* then it is written when all is synced */
+}
+
 int treewriter_file_end(struct treewriter *w, struct err *e)
 {
     AUTO_CLOSE int fd = w->file;
@@ -246,6 +256,7 @@ int treewriter_file_end(struct treewriter *w, struct err *e)
     w->file = -1;
     if (rc < 0)
         return -1;
+    begin_writing(w, fd);
     treesum_file(&w->sum, treewriter_mode(w, w->file_meta.mode),
                  w->o.keep_owner ? w->file_meta.uid : w->uid,
                  w->o.keep_owner ? w->file_meta.gid : w->gid, w->file_size, w->file_crc);

@@ -35,6 +35,8 @@ struct treewriter_opts {
         inside_links; /* links among the parents are followed, inside the root (layers); else refused */
     bool overlay;     /* 0:0 character devices in the tree are whiteouts: a directory that takes the
                             place of one becomes opaque, and they are no target of hard links (S25) */
+    bool
+        write_early; /* larger files begin to go to disk as they end, not all at the caller's sync */
     uint64_t max_bytes, max_entries;
     /* Before anything that writing the same entries once more, after a crash, would not repair: something that is
      * there is replaced or removed, or a parent is made that has no entry. May be NULL. */
