@@ -298,7 +298,7 @@ int gunzip_feed(struct gunzip *g, const void *data, size_t n, struct err *e)
         g->n += part;
         p += part;
         n -= part;
-        if (!g->ahead.crew)
+        if (!gunzip_ahead_joins(g))
             rc = drive(g, 0, e);
         else if (held(g) >= HELD)
             rc = drive(g, HELD - WORKED_OFF, e);
@@ -323,7 +323,11 @@ int gunzip_settle(struct gunzip *g, struct err *e)
 
 int gunzip_finish(struct gunzip *g, struct err *e)
 {
-    if (gunzip_settle(g, e) < 0)
+    int rc = gunzip_settle(g, e);
+
+    /* The crew may be gone before this object is. */
+    gunzip_ahead_free(g);
+    if (rc < 0)
         return -1;
     if (g->place == GUNZIP_HEADER && g->has_member && !held(g))
         return 0;

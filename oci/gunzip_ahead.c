@@ -37,7 +37,7 @@ static bool may_guess(const struct gunzip *g)
 {
     const struct ahead *a = &g->ahead;
 
-    return a->crew && !g->waits && g->place == GUNZIP_BODY && a->guessed.n < GUNZIP_CHUNKS &&
+    return a->joined && !g->waits && g->place == GUNZIP_BODY && a->guessed.n < GUNZIP_CHUNKS &&
            here(g) / 8 >= a->pause_until;
 }
 
@@ -183,6 +183,15 @@ int gunzip_ahead_adopt(struct gunzip *g, struct err *e)
     return 0;
 }
 
+bool gunzip_ahead_joins(struct gunzip *g)
+{
+    struct ahead *a = &g->ahead;
+
+    if (a->crew && !a->joined)
+        a->joined = inflate_crew_join(a->crew);
+    return a->joined;
+}
+
 void gunzip_ahead_free(struct gunzip *g)
 {
     struct ahead *a = &g->ahead;
@@ -191,4 +200,8 @@ void gunzip_ahead_free(struct gunzip *g)
         inflate_crew_give(a->crew, shift(&a->guessed));
     while (a->adopted.n)
         inflate_crew_give(a->crew, shift(&a->adopted));
+    if (a->joined)
+        inflate_crew_leave(a->crew);
+    a->joined = false;
+    a->crew = NULL;
 }

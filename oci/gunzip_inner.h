@@ -21,6 +21,7 @@ struct chunk_queue {
 /* Chunks of a stream. */
 struct ahead {
     struct inflate_crew *crew;  /* NULL: none are made */
+    bool joined;                /* it may be asked for chunks */
     struct chunk_queue guessed; /* in the order of the stream */
     struct chunk_queue adopted; /* not yet written, in order */
     uint64_t next;              /* byte of the stream that the next one begins at */
@@ -68,4 +69,7 @@ void gunzip_ahead_guess(struct gunzip *g);
 int gunzip_ahead_adopt(struct gunzip *g, struct err *e);
 /* Writes what was adopted. */
 int gunzip_ahead_write(struct gunzip *g, struct err *e);
+/* May input be held for it? */
+bool gunzip_ahead_joins(struct gunzip *g);
+/* Gives back what is the crew's, which is then not used any more. */
 void gunzip_ahead_free(struct gunzip *g);

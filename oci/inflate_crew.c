@@ -12,7 +12,8 @@
 #include "base/mem.h"
 #include "oci/inflate_chunk.h"
 
-enum { THREADS_MAX = 4, LAYER_THREADS = 2 };
+/* LAYERS_MAX: what more of them take of a pull's memory leaves none for a crew. */
+enum { THREADS_MAX = 4, LAYER_THREADS = 2, LAYERS_MAX = 4 };
 
 enum stage { FREE, TAKEN, QUEUED, AT_WORK, DONE };
 
@@ -30,7 +31,7 @@ struct inflate_crew {
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t posted, done;
-    bool over;
+    bool over, joined;
     unsigned layers;
     uint64_t posts;
     struct seat *seats;
@@ -159,7 +160,25 @@ static bool has_idle_core(const struct inflate_crew *c)
 {
     unsigned busy = c->layers * LAYER_THREADS;
 
-    return (c->started || !c->o.threads) && (!c->o.cores || busy < c->o.cores);
+    return (c->started || !c->o.threads) &&
+           (!c->o.cores || (busy < c->o.cores && c->layers <= LAYERS_MAX));
+}
+
+bool inflate_crew_join(struct inflate_crew *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool may = !c->joined && has_idle_core(c);
+
+    c->joined |= may;
+    pthread_mutex_unlock(&c->lock);
+    return may;
+}
+
+void inflate_crew_leave(struct inflate_crew *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->joined = false;
+    pthread_mutex_unlock(&c->lock);
 }
 
 struct inflate_chunk *inflate_crew_take(struct inflate_crew *c)

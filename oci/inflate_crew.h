@@ -36,6 +36,12 @@ DEFINE_AUTO(inflate_crew, inflate_crew_free)
 const struct inflate_crew_opts *inflate_crew_opts(const struct inflate_crew *c);
 /* A layer is being unpacked, with two threads of its own; it is no more. c may be NULL. */
 void inflate_crew_busy(struct inflate_crew *c, int layers);
+/*
+ * May a stream hold input for the crew to look ahead in? One at a time, while cores are idle: each that did would have megabytes
+ * of it. Once it may, it may until it leaves.
+ */
+bool inflate_crew_join(struct inflate_crew *c);
+void inflate_crew_leave(struct inflate_crew *c);
 /* One that is free, if cores are idle; else NULL. */
 struct inflate_chunk *inflate_crew_take(struct inflate_crew *c);
 void inflate_crew_give(struct inflate_crew *c, struct inflate_chunk *chunk);

@@ -581,6 +581,25 @@ static void is_taken_only_when_cores_are_idle(void **state UNUSED)
     assert_ptr_equal(inflate_crew_take(crew), taken[0]);
     while (n)
         inflate_crew_give(crew, taken[--n]);
+    /* One stream at a time, and none among many layers: whoever holds input takes memory. */
+    assert_true(inflate_crew_join(crew));
+    assert_false(inflate_crew_join(crew));
+    inflate_crew_leave(crew);
+    inflate_crew_busy(crew, 1);
+    assert_false(inflate_crew_join(crew));
+    inflate_crew_busy(crew, -2);
+}
+
+static void many_layers_leave_no_room_for_it(void **state UNUSED)
+{
+    struct inflate_crew_opts o = inflate_crew_usual(64, -1);
+    AUTO(inflate_crew) struct inflate_crew *crew = inflate_crew_new(&o);
+
+    inflate_crew_busy(crew, 5);
+    assert_false(inflate_crew_join(crew));
+    assert_null(inflate_crew_take(crew));
+    inflate_crew_busy(crew, -1);
+    assert_true(inflate_crew_join(crew));
 }
 
 /* Each place that is found in what a compressor made, from the beginning on, is one where a block begins. */
@@ -631,6 +650,7 @@ int main(void)
         cmocka_unit_test(several_at_once),
         cmocka_unit_test(a_crew_is_small),
         cmocka_unit_test(is_taken_only_when_cores_are_idle),
+        cmocka_unit_test(many_layers_leave_no_room_for_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
