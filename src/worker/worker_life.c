@@ -34,6 +34,7 @@
 
 #define OUTAGE_NS     (60 * NS_PER_S)
 #define FIRST_NS      (3 * NS_PER_S)
+#define CROWD_NS      (300 * NS_PER_MS)
 #define RUN_STARTS_NS (150 * NS_PER_MS) /* from its message, when nothing is missing */
 #define RESTAGE_NS    (120 * NS_PER_S)
 #define LAST_WORD_NS  (12 * NS_PER_S)
@@ -297,11 +298,17 @@ static size_t act_on(struct worker *w, const cJSON *answer, size_t *ret_runs)
 
 /*
  * What was brought may not be all there is, as a check-in carries one message (1.8): the next one begins at once. But
- * behind a run it gives it the moment that it may need to start: begun before, it would be held open without that news.
+ * behind a single run it gives it the moment that it may need to start: begun before, it would be held open without that
+ * news. Where runs come in a crowd each of them brings the next check-in to an end.
  */
 static void call_again(struct worker *w, bool behind_run)
 {
+    uint64_t now = clock_now_ns();
+    bool crowd = now - w->last_run_ns < CROWD_NS;
+
     if (behind_run)
+        w->last_run_ns = now;
+    if (behind_run && !crowd)
         checkin_next_in(w->checkin, RUN_STARTS_NS);
     else
         checkin_wake(w->checkin);

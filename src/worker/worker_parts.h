@@ -80,6 +80,7 @@ struct worker {
     int64_t runs_started;
     unsigned starting; /* start_bundle calls in flight */
     uint64_t idle_since_ns, drain_until_ns;
+    uint64_t last_run_ns; /* when the last run message came */
     bool ask_owner; /* after an outage: runs are not reported until the service was asked (B054) */
     bool waits_for_owner;    /* it is being asked */
     bool told_terminating;   /* in the check-in in flight (B189) */
