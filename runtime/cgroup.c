@@ -324,6 +324,8 @@ static int replace_leftover(int parent, const char *name, const char *path, stru
     return 0;
 }
 
+enum { PARENT_ATTEMPTS = 20 };
+
 static int make_group(int parent, const char *path, struct ctr_cgroup **ret, struct err *e)
 {
     const char *name = strrchr(path, '/') + 1;
@@ -364,9 +366,9 @@ int ctr_cgroup_create(const char *path, const struct ctr_resources *r, bool part
     for (int attempt = 0; !cg; attempt++) {
         close_fd(&parent);
         parent = open_parent(root, path, partial ? 0 : l.controllers, CTR_CG_WANTED, e);
-        if (parent < 0)
-            return -1;
-        if (make_group(parent, path, &cg, e) < 0 && (e->sys != ENOENT || attempt == 3))
+        if (parent >= 0 && make_group(parent, path, &cg, e) == 0)
+            break;
+        if ((e->sys != ENOENT && e->sys != ENODEV) || attempt == PARENT_ATTEMPTS)
             return -1;
     }
     err_clear(e);

@@ -9,10 +9,12 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -449,6 +451,29 @@ static void devices(void **state UNUSED)
     drop(cg);
 }
 
+/* Another worker of the same subtree stops, and takes down the parent that seems to be nobody's: again and again. */
+static void a_parent_that_is_taken_down(void **state UNUSED)
+{
+    enum { ROUNDS = 1000, PAUSE_NS = 5000000 };
+    static const struct ctr_resources nothing = NOTHING;
+    pid_t other = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+    if (other == 0)
+        for (prctl(PR_SET_PDEATHSIG, SIGKILL);;) {
+            (void)!rmdir("/sys/fs/cgroup" TOP "/shared");
+            nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+        }
+    for (int i = 0; i < ROUNDS; i++) {
+        struct ctr_cgroup *cg = make("shared/run", &nothing);
+        struct err e = ERR_INIT;
+
+        assert_ok(ctr_cgroup_remove(cg, &e), &e);
+        ctr_cgroup_free(cg);
+    }
+    kill(other, SIGKILL);
+    reap_killed(other);
+}
+
 static int remove_top(void **state UNUSED)
 {
     AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
@@ -469,6 +494,7 @@ int main(void)
         cmocka_unit_test(refusals_leave_nothing),
         cmocka_unit_test(names_in_use),
         cmocka_unit_test(freeze_kill_wait),
+        cmocka_unit_test(a_parent_that_is_taken_down),
         cmocka_unit_test(figures_are_cheap),
         cmocka_unit_test(gone_is_no_error),
         cmocka_unit_test(devices),
