@@ -28,7 +28,7 @@
 #include "runtime/spec.h"
 #include "tests/unit/test.h"
 
-#define TOP "/cw-cgroup-test"
+#define TOP "/cw-cgroup-test" TEST_VARIANT
 #define NOTHING                        \
     {                                  \
         .memory_swap_limit = INT64_MIN \
@@ -454,7 +454,7 @@ static void devices(void **state UNUSED)
 /* Another worker of the same subtree stops, and takes down the parent that seems to be nobody's: again and again. */
 static void a_parent_that_is_taken_down(void **state UNUSED)
 {
-    enum { ROUNDS = 1000, PAUSE_NS = 5000000 };
+    enum { ROUNDS = 300, PAUSE_NS = 5000000 };
     static const struct ctr_resources nothing = NOTHING;
     pid_t other = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 

@@ -87,7 +87,7 @@ static struct ctr_spec *make_spec(const char *id, const char *script)
     ctr_spec_isolate(s, 1 << 20, 0);
     s->has_process = true;
     s->root_path = mem_strdup(root);
-    s->cgroups_path = mem_printf("/cw-shim-test/%s", id);
+    s->cgroups_path = mem_printf("/cw-shim-test" TEST_VARIANT "/%s", id);
     str_list_add(&s->process.args, "/bin/sh");
     str_list_add(&s->process.args, "-c");
     str_list_add(&s->process.args, script);
@@ -149,7 +149,7 @@ static bool has_record(const char *id, struct exit_record *r, struct err *e)
 
 static bool group_exists(const char *id)
 {
-    AUTO_FREE char *path = mem_printf("/cw-shim-test/%s", id);
+    AUTO_FREE char *path = mem_printf("/cw-shim-test" TEST_VARIANT "/%s", id);
     AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
     struct err e = ERR_INIT;
 

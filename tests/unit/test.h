@@ -15,6 +15,15 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 
+/* For names that the machine has once: the same program runs as built with a sanitizer, at the same time. */
+#if defined(__SANITIZE_ADDRESS__)
+#define TEST_VARIANT "-asan"
+#elif defined(__SANITIZE_THREAD__)
+#define TEST_VARIANT "-tsan"
+#else
+#define TEST_VARIANT ""
+#endif
+
 /* 0 or print the error and fail. */
 #define assert_ok(expr, e)                       \
     do {                                         \
