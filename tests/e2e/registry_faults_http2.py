@@ -116,7 +116,7 @@ add(always('blob', lambda r: r.begin(BIG_BLOB, 0) and r.reset(INTERNAL_ERROR)), 
 add(once('blob', half(lambda r: r.data(b'', end=True))), 'ends the stream before the length it announced',
     'goes on from there by Range', check=went_on)
 add(once('blob', half(lambda r: r.wait())), 'stream falls silent in mid-blob, its connection does not',
-    'given up after `--registry-timeout`, resumed', patience=3, check=went_on)
+    'given up after `--registry-timeout`, resumed', patience=12, check=went_on)
 add(always('manifest', lambda r: r.wait()), 'never answers, but its connection does', 'given up after `--registry-timeout`',
     says='silent for 3 s|too slow', patience=3)
 add(None, 'allows no streams at all', 'given up after `--registry-timeout`', says='registry', patience=3,
