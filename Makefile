@@ -199,7 +199,8 @@ install: all man
 	install -m 755 $(BUILD)/bin/cwshim $(DESTDIR)$(LIBEXEC)/
 	install -m 644 $(BUILD)/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	ln -sfn cworkerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/cl-worker.8
-	sed 's|@PREFIX@|$(PREFIX)|g' configs/cworkerd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/cworkerd.service
+	sed 's|@PREFIX@|$(PREFIX)|g' configs/cworkerd.service | \
+	    install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/cworkerd.service
 	install -m 644 configs/cworker-runs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/
 	[ -e $(DESTDIR)/etc/cworker/cworkerd.conf ] || install -m 600 configs/cworkerd.conf $(DESTDIR)/etc/cworker/
 

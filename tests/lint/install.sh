@@ -2,6 +2,7 @@
 # test: yes
 # `make install` puts each file where the documents say, with the right mode, and leaves a configuration alone.
 set -u
+umask 077 # as on hosts that are careful
 cd "$(dirname "$0")/../.." || exit 2
 tmp=$(mktemp -d) || exit 2
 trap 'rm -rf "$tmp"' EXIT
