@@ -270,15 +270,21 @@ UNUSED static bool server_saw(struct server *s, const char *text)
     return saw;
 }
 
+/* Until no handler is at work any more: connections must have been closed by their clients or handlers. */
+static void server_wait_idle(struct server *s)
+{
+    for (int i = 0; s->open && i < 6000; i++)
+        usleep(10000);
+    assert_int_equal(s->open, 0);
+}
+
 /* Connections must have been closed by their clients or handlers. */
 UNUSED static void server_stop(struct server *s)
 {
     shutdown(s->fd, SHUT_RDWR);
     pthread_join(s->thread, NULL);
     close(s->fd);
-    for (int i = 0; s->open && i < 3000; i++)
-        usleep(10000);
-    assert_int_equal(s->open, 0);
+    server_wait_idle(s);
     free(s->last_head);
     pthread_mutex_destroy(&s->lock);
 }
