@@ -69,10 +69,11 @@ char *ctr_cgroup_controller_names(unsigned mask, char buf[64])
 static double log2_of(uint64_t n)
 {
     int whole = 63 - __builtin_clzll(n);
-    double m = (double)n / (double)(1ULL << whole), r = whole;
+    double m = (double)n / (double)(1ULL << whole), r = whole, bit = 1;
 
-    for (double bit = 0.5; bit > 1e-14; bit /= 2) {
+    for (int i = 0; i < 46; i++) {
         m *= m;
+        bit /= 2;
         if (m >= 2) {
             m /= 2;
             r += bit;
