@@ -47,7 +47,7 @@ fuzzers := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIBS := $(foreach r,worker oci netns runtime base,$(BUILD)/lib/$(r).a)
 
-.PHONY: all tests unit-programs check check-fast unit lint fuzz bench conformance soak leak-net demo install man deb clean help deps coverage vm-shell print-%
+.PHONY: all tests unit-programs check unit lint fuzz bench conformance soak leak-net demo install man deb clean help deps coverage vm-shell print-%
 all: $(programs:%=$(BUILD)/bin/%) $(if $(filter cworkerd,$(programs)),$(BUILD)/bin/cl-worker)
 
 $(BUILD)/obj/%.o: %.c Makefile $(BANNED)

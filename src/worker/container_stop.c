@@ -23,6 +23,9 @@
 #include "runtime/cgroup.h"
 #include "runtime/shim.h"
 
+/* A run with more processes than that does not get a descriptor for each: those beyond are not asked, only killed. */
+#define ASKED_MAX 1024
+
 struct process {
     int pid, parent, pidfd;
 };
@@ -51,6 +54,8 @@ static struct process *hold_all(struct ctr_cgroup *cg, size_t *ret_n)
     *ret_n = 0;
     if (ctr_cgroup_pids(cg, &pids, &n, &ignored) < 0)
         return NULL;
+    if (n > ASKED_MAX)
+        n = ASKED_MAX;
     struct process *p = mem_array(n + 1, sizeof(*p));
 
     for (size_t i = 0; i < n; i++)
