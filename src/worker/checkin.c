@@ -73,18 +73,19 @@ static void returned(struct job *job)
     uint64_t extra = 0;
 
     c->next_in_ns = 0;
-    c->in_flight = false;
     cancel_unref(c->cancel);
     c->cancel = NULL;
+    /* Whoever wants the next one while this is being taken has it afterwards: its body must know all that this told. */
     if (j->ok)
         take_answer(c, j);
     else if (!c->stopped)
         extra = take_failure(c, j);
+    c->in_flight = false;
     cJSON_Delete(j->answer);
     free(j->body);
     free(j);
-    if (c->stopped || c->in_flight)
-        return; /* or the answer made somebody call again already */
+    if (c->stopped)
+        return;
     if (c->again && !extra)
         start(c);
     else

@@ -37,11 +37,20 @@ with worker_lab.Lab() as lab:
     lab.wait(run, 'running')
     path = os.path.join(lab.work_dir, 'runs', run, 'n')
     lab.until(lambda: os.path.exists(path) and os.path.getsize(path), 'the command to begin')
+    # Those that one check-in tells together are told once, like a single one.
+    others = [lab.run('[ -e n ] || { touch n; sleep 100; }', resources={'cpus': 0}, memory='32m') for _ in range(4)]
+    for other in others:
+        lab.wait(other, 'running')
+        begun = os.path.join(lab.work_dir, 'runs', other, 'n')
+        lab.until(lambda: os.path.exists(begun), 'the command to begin')  # noqa: B023
     equal(w.stop(), 0)
-    equal(lab.client.info(run)['state'], 'staged')
+    equal([lab.client.info(u)['state'] for u in [run, *others]], ['staged'] * 5)
+    check('Disconnected from server!' not in w.log(), w.log())
     w = lab.worker(name='w3')
     lab.wait(run, 'ready')
     equal(lab.cat(run), 'x\nx\nx\n')  # the directory was kept
+    for other in others:
+        lab.wait(other, 'ready')
     equal(w.stop(), 0)
 
     # Idle.
