@@ -27,7 +27,8 @@
 #include "base/treesum.h"
 #include "base/treewriter_inner.h"
 
-enum { EARLY = 256 * 1024 };
+/* Files from EARLY bytes on are handed to the disk as they end, those of more than EARLY_STEP piece by piece before. */
+enum { PAGE = 4096, EARLY = 32 * 1024, EARLY_STEP = 4 * 1024 * 1024 };
 
 /* umask(2) cannot be read without being changed, which other threads would notice. */
 static mode_t read_umask(void)
@@ -181,7 +182,7 @@ int treewriter_file(struct treewriter *w, const char *path, const struct tree_me
         return treewriter_fail(e, path, "create");
     w->file_meta = *m;
     w->file_meta_done = w->file_hole = false;
-    w->file_size = 0;
+    w->file_size = w->file_handed = 0;
     w->file_crc = TREESUM_CRC;
     treesum_name(&w->sum, name);
     return 0;
@@ -196,6 +197,16 @@ static int count(struct treewriter *w, uint64_t n, struct err *e)
     return 0;
 }
 
+/* So that the disk works while the next files are decoded. It is no promise: who needs one syncs. */
+static void begin_writing(struct treewriter *w, int fd, uint64_t upto)
+{
+    off_t from = (off_t)w->file_handed, n = (off_t)(upto - w->file_handed);
+
+    w->file_handed = upto;
+    if (w->o.write_early && sync_file_range(fd, from, n, SYNC_FILE_RANGE_WRITE) < 0)
+        return; /* then it is written when all is synced */
+}
+
 int treewriter_data(struct treewriter *w, const void *data, size_t n, struct err *e)
 {
     if (count(w, n, e) < 0)
@@ -203,7 +214,11 @@ int treewriter_data(struct treewriter *w, const void *data, size_t n, struct err
     w->file_hole = false;
     w->file_size += n;
     w->file_crc = treesum_crc(w->file_crc, data, n);
-    return fd_write_all(w->file, data, n) < 0 ? treewriter_fail(e, w->last, "write") : 0;
+    if (fd_write_all(w->file, data, n) < 0)
+        return treewriter_fail(e, w->last, "write");
+    if (w->file_size - w->file_handed >= EARLY_STEP)
+        begin_writing(w, w->file, w->file_size / PAGE * PAGE); /* what follows changes the rest */
+    return 0;
 }
 
 int treewriter_hole(struct treewriter *w, uint64_t n, struct err *e)
@@ -234,14 +249,6 @@ static int apply_file_meta(struct treewriter *w, struct err *e)
     return 0;
 }
 
-/* So that the disk works while the next files are decoded. It is no promise: who needs one syncs. */
-static void begin_writing(const struct treewriter *w, int fd)
-{
-    if (w->o.write_early && w->file_size >= EARLY &&
-        sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
-        return; /* then it is written when all is synced */
-}
-
 int treewriter_file_end(struct treewriter *w, struct err *e)
 {
     AUTO_CLOSE int fd = w->file;
@@ -256,7 +263,8 @@ int treewriter_file_end(struct treewriter *w, struct err *e)
     w->file = -1;
     if (rc < 0)
         return -1;
-    begin_writing(w, fd);
+    if (w->file_size >= EARLY)
+        begin_writing(w, fd, w->file_size);
     treesum_file(&w->sum, treewriter_mode(w, w->file_meta.mode),
                  w->o.keep_owner ? w->file_meta.uid : w->uid,
                  w->o.keep_owner ? w->file_meta.gid : w->gid, w->file_size, w->file_crc);

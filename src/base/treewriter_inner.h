@@ -30,7 +30,7 @@ struct treewriter {
     int file; /* being written, or -1 */
     struct tree_meta file_meta;
     bool file_meta_done, file_hole;
-    uint64_t file_size;
+    uint64_t file_size, file_handed; /* bytes; those the disk was told of */
     uint32_t file_crc;
     char *last; /* path of the entry made last */
 

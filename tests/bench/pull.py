@@ -6,7 +6,8 @@ For each: wall seconds (to the end of a sync of that file system), CPU seconds o
 resident memory, and what reached the device.
 
 Beside them the floors: the CPU that one thread takes for inflating with the same library, both SHA-256 sums and the same files
-(pull_floor.c), and what the file system writes for those files whoever makes them.
+(pull_floor.c), the time that as many threads as there are processors take for it and the sync, and what the file system
+writes for those files whoever makes them. They read the blobs from memory; what the registry needs on the same processors is told.
 """
 import argparse
 import contextlib
@@ -35,7 +36,8 @@ PAGE = os.sysconf('SC_PAGE_SIZE')
 
 
 class Disk:
-    """A fresh ext4 in a file: a root file system without a journal measures something else."""
+    """A fresh ext4 in a file: a root file system without a journal measures something else. Past the page cache of the file system
+    below, as a disk is: else what was handed to this disk early is written only when it is flushed, and copied on our processors."""
 
     def __init__(self, scratch, mib):
         self.path, self.where = os.path.join(scratch, 'fs.img'), os.path.join(scratch, 'fs')
@@ -43,7 +45,7 @@ class Disk:
             f.truncate(mib << 20)
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-E', 'lazy_itable_init=0,lazy_journal_init=0', self.path], check=True)
         os.makedirs(self.where, exist_ok=True)
-        self.loop = subprocess.check_output(['losetup', '--find', '--show', self.path], text=True).strip()
+        self.loop = subprocess.check_output(['losetup', '--find', '--show', '--direct-io=on', self.path], text=True).strip()
         subprocess.run(['mount', self.loop, self.where], check=True)
 
     def written(self):
@@ -96,14 +98,16 @@ class Watch(threading.Thread):
 
 
 class Sample:
-    def __init__(self):
-        self.rows = []
+    source = None  # pid of the registry, whose work is on the same processors
+
+    def __init__(self, rows=()):
+        self.rows = list(rows)
 
     def take(self, disk, command, daemon=None):
         """command to its end, and the sync."""
         disk.sync()
         written, start = disk.written(), time.monotonic()
-        before = cpu_of(daemon) if daemon else 0
+        before, served = cpu_of(daemon) if daemon else 0, cpu_of(self.source) if self.source else 0
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         watch = Watch([child.pid] + ([daemon] if daemon else []))
         watch.start()
@@ -117,7 +121,8 @@ class Sample:
         if child.returncode != 0:
             raise SystemExit('bench: %s failed: %s' % (command, errors.decode(errors='replace')))
         cpu = usage.ru_utime + usage.ru_stime + (cpu_of(daemon) - before if daemon else 0)
-        self.rows.append((wall, cpu, watch.peak, disk.written() - written, ready))
+        self.rows.append((wall, cpu, watch.peak, disk.written() - written, ready,
+                          cpu_of(self.source) - served if self.source else 0))
 
     def median(self, column):
         return sorted(row[column] for row in self.rows)[len(self.rows) // 2]
@@ -225,6 +230,10 @@ def floor(disk, reference, sample):
     sample.take(disk, [FLOOR, disk.where, *blobs(reference)])
 
 
+def floor_of_all(disk, reference, sample):
+    sample.take(disk, [FLOOR, '-j', str(len(os.sched_getaffinity(0))), disk.where, *blobs(reference)])
+
+
 def tar(disk, reference, sample):
     sample.take(disk, ['sh', '-c', 'n=0; for blob; do mkdir "$0/$n" && tar -C "$0/$n" -xzf "$blob" || exit; n=$((n + 1)); done',
                        disk.where, *blobs(reference)])
@@ -232,15 +241,14 @@ def tar(disk, reference, sample):
 
 FLOOR = os.path.join(TOP, 'build/bench/pull_floor')
 OURS = 'cwrun pull', 'cworker, resident'
-FLOORS = {'floor: one thread': (floor, None), 'floor: tar xzf': (tar, 'tar')}
+FLOORS = {'floor: one thread': (floor, None), 'floor: all processors': (floor_of_all, None), 'floor: tar xzf': (tar, 'tar')}
 CONTESTANTS = {'skopeo + umoci': (skopeo_umoci, 'umoci'), 'podman': (podman, 'podman'), 'containerd': (ctr, 'containerd'),
                'dockerd': (docker, 'dockerd'),
                OURS[0]: (cwrun, None), OURS[1]: (stays, None), **FLOORS}
 
 
-def contest(scratch, address, name, runs, only):
+def contest(scratch, address, name, runs, only, samples):
     reference = '%s/library/%s:latest' % (address, name)
-    samples = {}
     for _ in range(runs):
         for who, (pull, program) in CONTESTANTS.items():
             if (only and who not in only) or (program and not shutil.which(program)):
@@ -269,17 +277,18 @@ def table(title, samples, tar_bytes):
 
 
 def against_the_floor(samples):
-    if next(iter(FLOORS)) not in samples:
+    one, all_of_them = (samples.get(who) for who in list(FLOORS)[:2])
+    if not one or not all_of_them:
         return
-    least, cores = samples[next(iter(FLOORS))], os.cpu_count()
-    print('\nAgainst the floor (one thread: %.2f CPU s; over %d processors %.2f s; %.1f MB to the device):' % (
-        least.median(1), cores, least.median(1) / cores, least.median(3) / 1e6))
+    cores = len(os.sched_getaffinity(0))
+    print('\nAgainst the floor (one thread: %.2f CPU s, over %d processors %.2f s; threads on all of them: %.2f s; %.1f MB to the device):' % (
+        one.median(1), cores, one.median(1) / cores, all_of_them.median(0), one.median(3) / 1e6))
     for who in OURS:
         if who in samples:
             s = samples[who]
-            print('%s: CPU x %.2f, wall x %.2f of one thread and x %.2f of all processors, bytes x %.3f' % (
-                who, s.median(1) / least.median(1), s.median(0) / least.median(1), s.median(0) / (least.median(1) / cores),
-                s.median(3) / least.median(3)), flush=True)
+            print('%s: CPU x %.2f, wall x %.2f of threads on all processors and x %.2f of the CPU over all, bytes x %.3f; registry %.2f CPU s' % (
+                who, s.median(1) / one.median(1), s.median(0) / all_of_them.median(0), s.median(0) / (one.median(1) / cores),
+                s.median(3) / one.median(3), s.median(5)), flush=True)
 
 
 def again(scratch, address, runs):
@@ -311,7 +320,7 @@ def again(scratch, address, runs):
 
 def build_floor():
     os.makedirs(os.path.dirname(FLOOR), exist_ok=True)
-    subprocess.run(['gcc', '-O2', '-o', FLOOR, os.path.join(HERE, 'pull_floor.c'), '-lisal', '-lcrypto'], check=True)
+    subprocess.run(['gcc', '-O2', '-o', FLOOR, os.path.join(HERE, 'pull_floor.c'), '-lisal', '-lcrypto', '-lpthread'], check=True)
 
 
 def main():
@@ -319,19 +328,33 @@ def main():
     parser.add_argument('--runs', type=int, default=3)
     parser.add_argument('--only', action='append', help='small, base, ml, one, again; repeatable')
     parser.add_argument('--who', action='append', help='only these contestants; repeatable')
+    parser.add_argument('--rows', metavar='FILE', help='what was measured is kept there, and joined with what is there already')
     args = parser.parse_args()
+    kept = {}
+    if args.rows and os.path.exists(args.rows):
+        with open(args.rows) as f:
+            kept = json.load(f)
     scratch = tempfile.mkdtemp(prefix='bench.', dir='/var/tmp')
     build_floor()
     try:
         made = pull_images.build(LAYOUT)
         with registry.Registry(os.path.join(scratch, 'registry')) as r:
+            Sample.source = r.process.pid
             for name, layers, tar, blob in made:
-                r.push(LAYOUT, name + ':latest', 'library/' + name, 'latest')
-                if name in ('ml2', 'ml5') or args.only and name not in args.only:
+                wanted = not args.only or name in args.only
+                if wanted or 'again' in args.only and name.startswith('ml'):
+                    r.push(LAYOUT, name + ':latest', 'library/' + name, 'latest')
+                if not wanted or name in ('ml2', 'ml5'):
                     continue
                 title = 'pull to ready and synced root: %s (%s layers%s)' % (
                     name, layers, ', tar %.0f MB, gzip %.0f MB' % (int(tar) / 1e6, int(blob) / 1e6) if tar != '-' else '')
-                table(title, contest(scratch, r.address, name, args.runs, args.who), int(tar) if tar != '-' else 0)
+                samples = {who: Sample(rows) for who, rows in kept.get(name, {}).items()}
+                contest(scratch, r.address, name, args.runs, args.who, samples)
+                table(title, samples, int(tar) if tar != '-' else 0)
+                kept[name] = {who: s.rows for who, s in samples.items()}
+                if args.rows:
+                    with open(args.rows, 'w') as f:
+                        json.dump(kept, f)
             if not args.only or 'again' in args.only:
                 again(scratch, r.address, args.runs)
     finally:
