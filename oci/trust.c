@@ -276,16 +276,16 @@ static int add_signatures(struct oci_session *s, const char *reference, struct o
                : oci_signature_manifest(str_text(&body), body.len, ret, e);
 }
 
-/* Manifests of signatures by the referrers API, page by page. */
-static int ask_referrers(struct oci_session *s, const char *digest, struct str_list *ret,
-                         struct err *e)
+/* Those of one kind by the referrers API, page by page. Asked by kind, so that what else refers to it is not in the way. */
+static int ask_referrers(struct oci_session *s, const char *digest, const char *kind,
+                         struct str_list *ret, struct err *e)
 {
     AUTO_FREE char *page = NULL;
 
     for (int pages = 0; pages == 0 || (page && pages < REFERRER_PAGES); pages++) {
         AUTO(str) struct str body = STR_INIT(BOUND_MANIFEST);
 
-        if (oci_session_referrers(s, digest, OCI_SIGNATURE_ARTIFACT, &page, &body, e) < 0 ||
+        if (oci_session_referrers(s, digest, kind, &page, &body, e) < 0 ||
             oci_signature_referrers(str_text(&body), body.len, ret, e) < 0)
             return -1;
     }
@@ -310,7 +310,8 @@ static int add_referred(struct oci_session *s, const char *digest, struct oci_si
     AUTO(str_list) struct str_list manifests = {0};
 
     /* A registry may not know the API and say so in one way or another. */
-    if (ask_referrers(s, digest, &manifests, e) < 0) {
+    if (ask_referrers(s, digest, OCI_BUNDLE_ARTIFACT, &manifests, e) < 0 ||
+        ask_referrers(s, digest, OCI_SIGNATURE_ARTIFACT, &manifests, e) < 0) {
         if (e->kind == ERR_CANCELLED)
             return -1;
         err_clear(e);
@@ -339,27 +340,46 @@ static int get_signatures(struct oci_session *s, const char *digest, struct oci_
     return ret->n ? 0 : not_signed(e);
 }
 
-static bool by_a_key_of(const struct rule *r, const struct oci_signature *sig,
-                        const struct str *payload)
+static int by_a_key_of(const struct rule *r, const char *text, size_t n, const void *signature,
+                       size_t signature_n, struct err *e)
 {
     for (size_t k = 0; k < r->n_keys; k++)
-        if (pubkey_verifies(r->keys[k], str_text(payload), payload->len, sig->bytes, sig->n))
-            return true;
-    return false;
+        if (pubkey_verifies(r->keys[k], text, n, signature, signature_n))
+            return 0;
+    return err_set(e, ERR_USER, "refused by the trust policy: not signed by a key of its rule");
 }
 
-/* What a payload says is looked at only when it is signed by one of ours. */
+static int refused_as(struct err *e)
+{
+    return err_wrap(e, "refused by the trust policy: its signature");
+}
+
+/* What a payload or statement says is looked at only when it is signed by one of ours. */
+static int check_bundle(const struct rule *r, const struct str *text, const struct oci_ref *ref,
+                        const char *digest, struct err *e)
+{
+    AUTO(oci_signature_bundle) struct oci_signature_bundle b = {0};
+
+    if (oci_signature_bundle_parse(str_text(text), text->len, &b, e) < 0)
+        return refused_as(e);
+    if (by_a_key_of(r, b.signed_text, b.signed_n, b.bytes, b.n, e) < 0)
+        return -1;
+    return oci_signature_bundle_statement(&b, digest, ref, r->match, e) < 0 ? refused_as(e) : 0;
+}
+
 static int check_one(const struct rule *r, struct oci_session *s, const struct oci_ref *ref,
                      const char *digest, const struct oci_signature *sig, struct err *e)
 {
-    AUTO(str) struct str payload = STR_INIT(BOUND_SIGNATURE);
+    AUTO(str) struct str text = STR_INIT(BOUND_SIGNATURE);
 
-    if (oci_session_config(s, &sig->payload, &payload, e) < 0)
+    if (oci_session_config(s, &sig->payload, &text, e) < 0)
         return err_wrap(e, "its signature");
-    if (!by_a_key_of(r, sig, &payload))
-        return err_set(e, ERR_USER, "refused by the trust policy: not signed by a key of its rule");
-    return oci_signature_payload(str_text(&payload), payload.len, digest, ref, r->match, e) < 0
-               ? err_wrap(e, "refused by the trust policy: its signature")
+    if (sig->is_bundle)
+        return check_bundle(r, &text, ref, digest, e);
+    if (by_a_key_of(r, str_text(&text), text.len, sig->bytes, sig->n, e) < 0)
+        return -1;
+    return oci_signature_payload(str_text(&text), text.len, digest, ref, r->match, e) < 0
+               ? refused_as(e)
                : 0;
 }
 

@@ -11,7 +11,7 @@
  *
  * Of several scopes the longest counts. Members not known are errors: a misspelt rule must not be no rule.
  * Signatures are cosign's: an image of the same repository, tagged sha256-<hex of the digest>.sig, whose layers are
- * "simple signing" payloads with the signature as annotation.
+ * "simple signing" payloads with the signature as annotation; or what refers to the image, such payloads or bundles.
  * Threads: any (immutable). Ownership: oci_trust_free.
  * Source: sigstore/cosign SIGNATURE_SPEC; containers/image atomic-signature.
  */

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # needs: root
-# timeout: 240
+# timeout: 300
 # rows: S05 S12
-"""The trust policy: allowed registries, digests only, signatures made by openssl and kept where cosign keeps them."""
+"""The trust policy: allowed registries, digests only, signatures made by openssl and kept where cosign keeps them, in both of its
+formats."""
 import base64
 import json
 import os
 import subprocess
 import sys
 import unittest
+import urllib.parse
 
 import pull_tools as tools
 
@@ -18,6 +20,9 @@ import registry  # noqa: E402
 
 SIGNATURE = 'application/vnd.dev.cosign.artifact.sig.v1+json'
 PAYLOAD = 'application/vnd.dev.cosign.simplesigning.v1+json'
+BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json'
+SIGNED = 'https://sigstore.dev/cosign/sign/v1'
+STATEMENT = 'application/vnd.in-toto+json'
 KINDS = {'ecdsa': ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'], 'p384': ['-algorithm', 'EC', '-pkeyopt',
                                                                                     'ec_paramgen_curve:P-384'],
          'rsa': ['-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:2048'], 'ed25519': ['-algorithm', 'ED25519']}
@@ -104,6 +109,30 @@ class TrustPolicy(unittest.TestCase):
     def signed(self, key, payload):
         return payload, base64.b64encode(self.sign_bytes(key, payload)).decode()
 
+    def bundle(self, key, digest, subject=None, kind=SIGNED, wrapped=STATEMENT, signed=None, **changed):
+        """As cosign 3 makes them with --key: the statement, in an envelope, in a bundle."""
+        algorithm, value = digest.split(':')
+        text = json.dumps({'_type': 'https://in-toto.io/Statement/v1', 'predicateType': kind, 'predicate': {},
+                           'subject': [{'digest': {algorithm: value}, **(subject or {})}]}).encode()
+        over = b'DSSEv1 %d %s %d %s' % (len(wrapped), wrapped.encode(), len(text), text)
+        signature = base64.b64encode(self.sign_bytes(key, over if signed is None else signed)).decode()
+        return json.dumps({'mediaType': BUNDLE, 'verificationMaterial': {'publicKey': {'hint': 'h'}, 'tlogEntries': []}, 'dsseEnvelope': {
+            'payload': base64.b64encode(text).decode(), 'payloadType': wrapped, 'signatures': [{'sig': signature}]}, **changed}).encode()
+
+    def put_bundles(self, repository, digest, *bundles, notes=None):
+        """Where they are at a registry without the referrers API."""
+        listed = []
+        for data in bundles:
+            for blob in (b'{}', data):
+                registry.push_blob(self.client, repository, image.digest(blob), blob)
+            manifest = json.dumps({'schemaVersion': 2, 'mediaType': image.OCI['manifest'], 'artifactType': BUNDLE,
+                                   'config': image.descriptor('application/vnd.oci.empty.v1+json', b'{}'),
+                                   'layers': [image.descriptor(BUNDLE, data)]}).encode()
+            self.put_manifest(repository, image.digest(manifest), manifest)
+            listed.append(image.descriptor(image.OCI['manifest'], manifest, artifactType=BUNDLE, annotations=notes or {}))
+        self.put_manifest(repository, digest.replace(':', '-'), json.dumps(
+            {'schemaVersion': 2, 'mediaType': image.OCI['index'], 'manifests': listed}).encode(), 'index')
+
     def policy(self, **rules):
         path = self.file('policy-%s.json' % self.id().rsplit('.', 1)[1])
         with open(path, 'w') as out:
@@ -184,9 +213,91 @@ class TrustPolicy(unittest.TestCase):
             pages['second'] = [{'mediaType': image.OCI['manifest'], 'digest': image.digest(data), 'size': len(data), 'artifactType': SIGNATURE}]
             status, _, text = pull()
             self.assertEqual(status, 0, text)
-            self.assertEqual(len([p for _, p, _ in one.seen if '/referrers/' in p]), 4)
+            self.assertEqual(len([p for _, p, _ in one.seen if '/referrers/' in p]), 8)  # two pages of two kinds, twice
             pages['first'] = 'nonsense'
             self.assertRegex(pull()[2], 'not signed')
+
+    def test_bundles_of_every_kind_of_key(self):
+        for key in KINDS:
+            with self.subTest(key):
+                repository = 'bundle/' + key
+                digest = self.push(repository, 'bundle ' + key)
+                self.put_bundles(repository, digest, self.bundle('other', digest), self.bundle(key, digest))
+                self.ok(repository + ':v1', self.signed_by(key, identity='any'))
+                self.store += key
+                self.refused(repository + ':v1', self.signed_by('rsa' if key == 'ecdsa' else 'ecdsa', identity='any'), 'not signed by a key')
+
+    def test_a_bundle_and_the_repository(self):
+        """What cosign signs names none: that is for the operator to allow."""
+        digest = self.push('named/x', 'named')
+        here = self.registry.address + '/named/x'
+        self.put_bundles('named/x', digest, self.bundle('ecdsa', digest))
+        self.refused('named/x:v1', self.signed_by('ecdsa'), 'names no repository', 'identity')
+        for name, good in ((here + '/y', False), (here, True)):
+            self.put_bundles('named/x', digest, self.bundle('ecdsa', digest, subject={'name': name}))
+            if good:
+                self.ok('named/x:v1', self.signed_by('ecdsa'))
+            else:
+                self.refused('named/x:v1', self.signed_by('ecdsa'), 'made for another repository')
+
+    def test_bundles_that_prove_nothing(self):
+        digest, other = self.push('attest/x', 'right'), 'sha256:' + '0' * 64
+        envelope = json.loads(self.bundle('ecdsa', digest))['dsseEnvelope']
+        cases = {
+            'an attestation': (self.bundle('ecdsa', digest, kind='https://slsa.dev/provenance/v1'), 'of another kind'),
+            'of another image': (self.bundle('ecdsa', other), 'of another image'),
+            'of no digest': (self.bundle('ecdsa', digest, subject={'digest': {}}), 'of another image'),
+            'of another sum': (self.bundle('ecdsa', digest, subject={'digest': {'sha512': digest.split(':')[1]}}), 'of another image'),
+            'no statement inside': (self.bundle('ecdsa', digest, wrapped='text/plain'), 'of another kind'),
+            'signed without its envelope': (self.bundle('ecdsa', digest, signed=b'x'), 'not signed by a key'),
+            'the payload alone signed': (self.bundle('ecdsa', digest, signed=base64.b64decode(envelope['payload'])), 'not signed by a key'),
+            'two signatures': (self.bundle('ecdsa', digest, dsseEnvelope={**envelope, 'signatures': envelope['signatures'] * 2}), 'signatures'),
+            'no signature': (self.bundle('ecdsa', digest, dsseEnvelope={**envelope, 'signatures': []}), 'no signature'),
+            'not an object': (self.bundle('ecdsa', digest, dsseEnvelope={**envelope, 'signatures': ['x']}), 'no signature'),
+            'no base64': (self.bundle('ecdsa', digest, dsseEnvelope={**envelope, 'payload': '***'}), 'not base64'),
+            'a signature of bytes': (self.bundle('ecdsa', digest, dsseEnvelope=None, messageSignature={}), 'no signed statement'),
+            'another version': (self.bundle('ecdsa', digest, mediaType='application/vnd.dev.sigstore.bundle.v9+json'), 'version 0.3'),
+            'not JSON': (b'{', 'its signature'),
+            'too large': (self.bundle('ecdsa', digest, more=' ' * 70000), 'it is not signed'),
+        }
+        for what, (data, words) in cases.items():
+            with self.subTest(what):
+                self.put_bundles('attest/x', digest, data)
+                self.refused('attest/x:v1', self.signed_by('ecdsa', identity='any'), 'refused by the trust policy', words)
+        self.put_bundles('attest/x', digest, *[data for data, _ in cases.values()], self.bundle('ecdsa', digest))
+        self.ok('attest/x:v1', self.signed_by('ecdsa', identity='any'))
+        self.store += '-said'
+        self.put_bundles('attest/x', digest, self.bundle('ecdsa', digest), notes={'dev.sigstore.bundle.predicateType': 'https://spdx.dev/Document'})
+        self.refused('attest/x:v1', self.signed_by('ecdsa', identity='any'), 'it is not signed')
+
+    def test_bundles_by_the_referrers_api(self):
+        """Asked by kind, so that a crowd of other things is not in the way; both kinds are."""
+        found, blobs = {BUNDLE: [], SIGNATURE: []}, {}
+
+        def fault(request, kind, n):
+            path, _, query = request.path.partition('?')
+            if '/referrers/' in path:
+                wanted = urllib.parse.parse_qs(query)['artifactType'][0]
+                return request.answer(200, {'Content-Type': image.OCI['index'], 'OCI-Filters-Applied': 'artifactType'}, json.dumps(
+                    {'schemaVersion': 2, 'mediaType': image.OCI['index'], 'manifests': found[wanted]}))
+            if path.endswith('.sig') or (kind == 'manifest' and '/sha256-' in path):
+                return request.answer(404, {})
+            body = blobs.get(path.rsplit('/', 1)[1])
+            return body is not None and request.answer(200, {'Content-Type': image.OCI['manifest']} if kind == 'manifest' else {}, body)
+
+        with bad.BadRegistry(fault) as one:
+            name, policy = one.address + '/ref/b:v1', self.signed_by('ecdsa', scope=one.address, identity='any')
+            data = self.bundle('ecdsa', bad.DIGEST)
+            manifest = json.dumps({'schemaVersion': 2, 'mediaType': image.OCI['manifest'], 'artifactType': BUNDLE,
+                                   'config': image.descriptor('application/vnd.oci.empty.v1+json', b'{}'),
+                                   'layers': [image.descriptor(BUNDLE, data)]}).encode()
+            blobs.update({image.digest(manifest): manifest, image.digest(data): data})
+            status, _, text = tools.pull(self.store, name, '--trust-policy', policy)
+            self.assertEqual(status, 125)
+            self.assertIn('not signed', text)
+            found[BUNDLE] = [image.descriptor(image.OCI['manifest'], manifest, artifactType=BUNDLE)]
+            status, _, text = tools.pull(self.store, name, '--trust-policy', policy)
+            self.assertEqual(status, 0, text)
 
     def test_no_policy_no_question(self):
         self.push('free/x', 'free')

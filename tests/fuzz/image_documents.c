@@ -5,6 +5,7 @@
 
 #include "base/bounds.h"
 #include "base/err.h"
+#include "base/str.h"
 #include "fuzz.h"
 #include "oci/manifest.h"
 #include "oci/ref.h"
@@ -57,7 +58,8 @@ static void as_signatures(const char *text, size_t n)
     if (oci_signature_manifest(text, n, &s, &e) == 0)
         for (size_t i = 0; i < s.n; i++)
             BUG_ON(!digest_is_valid(s.items[i].payload.digest) ||
-                   s.items[i].payload.size > BOUND_SIGNATURE || !s.items[i].n);
+                   s.items[i].payload.size > BOUND_SIGNATURE ||
+                   (!s.items[i].n && !s.items[i].is_bundle));
     AUTO(str_list) struct str_list referrers = {0};
 
     if (oci_signature_referrers(text, n, &referrers, &e) == 0)
@@ -65,6 +67,18 @@ static void as_signatures(const char *text, size_t n)
             BUG_ON(!digest_is_valid(referrers.items[i]));
     if (oci_signature_payload(text, n, "sha256:0", &ref, true, &e) == 0)
         BUG_ON(!memmem(text, n, "sha256:0", 8));
+}
+static void as_bundle(const char *text, size_t n)
+{
+    AUTO(oci_signature_bundle) struct oci_signature_bundle b = {0};
+    struct oci_ref ref = {.registry = (char *)"docker.io", .repository = (char *)"library/x"};
+    struct err e = ERR_INIT;
+
+    if (oci_signature_bundle_parse(text, n, &b, &e) < 0)
+        return;
+    BUG_ON(b.statement_at > b.signed_n || !str_starts(b.signed_text, "DSSEv1 28 application/"));
+    if (oci_signature_bundle_statement(&b, "sha256:0", &ref, true, &e) == 0)
+        BUG_ON(!memmem(b.signed_text, b.signed_n, "sha256", 6));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -74,5 +88,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     as_document(text, n);
     as_config(text, n);
     as_signatures(text, n);
+    as_bundle(text, n);
     return 0;
 }
