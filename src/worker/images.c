@@ -227,6 +227,7 @@ static void prune_soon(struct images *m);
 /* The name by which images asked for in advance are used: no uuid looks so. */
 #define PREPULL "(prepull)"
 static void drop_prepull(struct ask *a);
+static void let_go(struct ask *a);
 
 static void log_answer(const struct ask *a)
 {
@@ -255,13 +256,11 @@ static void ask_done(struct job *job)
             a->message = mem_strdup(a->found ? "Image ready" : a->error.msg);
         log_answer(a);
     }
-    if (a->users == 0) {
-        ask_free(a);
-    } else {
-        if (!cancelled)
-            tell(a);
-        drop_prepull(a);
-    }
+    a->users++; /* whoever is told may let go of it at once */
+    if (!cancelled)
+        tell(a);
+    drop_prepull(a);
+    let_go(a);
     prune_soon(m);
 }
 
@@ -346,21 +345,27 @@ static struct user **find_user(struct images *m, const char *image, const char *
     return at;
 }
 
-static void drop_user(struct images *m, struct user **at)
+static void let_go(struct ask *a)
+{
+    struct images *m = a->m;
+
+    if (--a->users > 0)
+        return;
+    a->given_up = true;
+    if (a->found && !a->in_flight && has_limit(m))
+        str_list_add(&m->touch, a->found->repo_digest ? a->found->repo_digest : a->name);
+    if (a->in_flight)
+        cancel_fire(a->job.cancel);
+    else
+        ask_free(a);
+}
+
+static void drop_user(struct user **at)
 {
     struct user *u = *at;
-    struct ask *a = u->ask;
 
     *at = u->next;
-    if (--a->users == 0) {
-        a->given_up = true;
-        if (a->found && !a->in_flight && has_limit(m))
-            str_list_add(&m->touch, a->found->repo_digest ? a->found->repo_digest : a->name);
-        if (a->in_flight)
-            cancel_fire(a->job.cancel);
-        else
-            ask_free(a);
-    }
+    let_go(u->ask);
     free(u->run);
     free(u->image);
     free(u);
@@ -371,7 +376,7 @@ static void drop_prepull(struct ask *a)
 {
     for (struct user **at = &a->m->users; *at; at = &(*at)->next)
         if ((*at)->ask == a && str_eq((*at)->run, PREPULL)) {
-            drop_user(a->m, at);
+            drop_user(at);
             return;
         }
 }
@@ -421,7 +426,7 @@ void images_get(struct images *m, const char *image, const char *run, struct ima
 
     /* Held after a restart, but no longer here: asked for like any other. */
     if (*at && (*at)->ask->local && (*at)->ask->state == IMAGES_FAILED)
-        drop_user(m, at);
+        drop_user(at);
     at = find_user(m, image, run);
     if (!*at) {
         struct ask *a = find_open(m, image);
@@ -446,7 +451,7 @@ void images_release(struct images *m, const char *run)
 
     loop_assert_main(m->o.loop);
     while (*(at = find_user(m, NULL, run))) {
-        drop_user(m, at);
+        drop_user(at);
         any = true;
     }
     if (any)
@@ -552,7 +557,7 @@ void images_free(struct images *m)
         return;
     BUG_ON(m->active > 0);
     while (m->users)
-        drop_user(m, &m->users);
+        drop_user(&m->users);
     BUG_ON(m->asks != NULL);
     str_list_free(&m->touch);
     loop_watch_free(m->prune_timer);

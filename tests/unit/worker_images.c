@@ -154,10 +154,15 @@ static struct http_client *http;
 static struct images *images;
 static char dir[64], name[64];
 static int changes;
+static const char *asks_when_told; /* a run, NULL: none does */
 
-static void changed(void *arg UNUSED, const char *image UNUSED)
+static void changed(void *arg UNUSED, const char *image)
 {
+    struct images_status s;
+
     changes++;
+    if (asks_when_told)
+        images_get(images, image, asks_when_told, &s);
 }
 
 static void start_with(uint64_t max_image, uint64_t max_cache, uint64_t min_free)
@@ -187,6 +192,7 @@ static int set_up(void **state UNUSED)
     assert_non_null(mkdtemp(dir));
     /* Its own, so that its free space is nobody else's. */
     assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=16m"), 0);
+    asks_when_told = NULL;
     version = asked_for_tag = asked_for_layers = denied = held = changes = 0;
     held_tags = tags_at_once = 0;
     server_start(&registry, serve, NULL);
@@ -514,8 +520,9 @@ static void an_adopted_run_holds_without_a_registry(void **state UNUSED)
     images_hold(images, digest, "a");
     assert_ready(answer(digest, "a"), 0);
     assert_int_equal(registry.requests, before);
-    /* What is not here any more is asked for when the run does ask. */
+    /* What is not here any more is asked for when the run does ask, be it while it is told so. */
     AUTO_FREE char *other = mem_printf("%s@%s", name, made[1].digest);
+    asks_when_told = "b";
     images_hold(images, other, "b");
     UNTIL(images_active(images) == 0);
     assert_ready(answer(other, "b"), 1);
