@@ -3,22 +3,33 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/prctl.h>
+#include <linux/capability.h>
 
 #include "base/err.h"
 #include "base/str.h"
 #include "runtime/names.h"
 
+static bool is_known(unsigned cap)
+{
+    return prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0;
+}
+
 uint64_t ctr_caps_all(void)
 {
-    /* The kernel's answer is the same each time, and is asked for with one call a capability. Threads that find it empty
-     * together store the same. */
+    /* The kernel's answer is the same each time. Threads that find it empty together store the same. */
     static _Atomic uint64_t known;
-    uint64_t mask = known;
 
-    for (unsigned cap = 0; !known && cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-        mask |= 1ULL << cap;
-    known = mask;
-    return mask;
+    if (known)
+        return known;
+    /* They have no gaps: two questions, unless the kernel is older or newer than the headers we were built with. */
+    unsigned last = CAP_LAST_CAP;
+
+    while (last < 63 && is_known(last + 1))
+        last++;
+    while (last > 0 && !is_known(last))
+        last--;
+    known = ~0ULL >> (63 - last);
+    return known;
 }
 
 static int find(const char *name, uint64_t *ret_bit)

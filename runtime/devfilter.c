@@ -20,6 +20,7 @@
 #include "runtime/spec.h"
 
 #define ANY (-1)
+enum { ALL_ACCESS = BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE | BPF_DEVCG_ACC_MKNOD };
 
 /* Nodes every program expects (runtime-spec "Default Devices"). /dev/console is a pty of ours (136:*), so the real
  * console (5:1) is not among them. mknod is allowed: a node that cannot be opened is harmless. */
@@ -39,6 +40,11 @@ const struct ctr_device_rule *ctr_devfilter_defaults(size_t *ret_n)
 {
     *ret_n = ARRAY_SIZE(default_rules);
     return default_rules;
+}
+
+static bool is_any_type(const struct ctr_device_rule *r)
+{
+    return r->type == 'a' || !r->type;
 }
 
 /* --- instructions -------------------------------------------------------------------------------- */
@@ -79,31 +85,64 @@ static void emit_prologue(struct program *p)
     emit_load(p, R_MINOR, offsetof(struct bpf_cgroup_dev_ctx, minor));
 }
 
-/* Most instructions a rule becomes: three tests, and four for a deny or an allow. */
+/* Most instructions a rule becomes: four to find out whether it matches, and four for a deny or an allow. */
 enum { RULE_INSNS = 8, FRAME_INSNS = 8 };
 
-static void emit_rule(struct program *p, const struct ctr_device_rule *r, int access)
-{
-    const struct {
-        bool is_any;
-        unsigned reg;
-        int64_t value;
-    } tests[] = {
-        {r->type == 'a' || !r->type, R_TYPE,
-         r->type == 'b' ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR},
-        {r->major < 0, R_MAJOR, r->major},
-        {r->minor < 0, R_MINOR, r->minor},
-    };
-    size_t jumps[ARRAY_SIZE(tests)], n_jumps = 0;
+/* Offsets of jumps out of a group's tests, until it is known where they lead. */
+enum { TO_HIT = INT16_MAX, TO_MISS = INT16_MIN };
 
-    for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
-        if (tests[i].is_any)
+static void emit_if(struct program *p, unsigned op, unsigned reg, int64_t value, int to)
+{
+    emit(p, (uint8_t)(BPF_JMP32 | op | BPF_K), reg, 0, to, (int)(uint32_t)value);
+}
+
+static bool has(const struct ctr_device_rule *rules, size_t n, int64_t major, bool any_minor)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rules[i].major == major && (!any_minor || rules[i].minor < 0))
+            return true;
+    return false;
+}
+
+static void emit_minors(struct program *p, const struct ctr_device_rule *rules, size_t n,
+                        int64_t major)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rules[i].major == major)
+            emit_if(p, BPF_JEQ, R_MINOR, rules[i].minor, TO_HIT);
+}
+
+/* Jumps to the hit, one way or the other. A major number is looked at once, however many rules name it. */
+static void emit_numbers(struct program *p, const struct ctr_device_rule *rules, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int64_t major = rules[i].major;
+        size_t skip = p->n;
+
+        if (has(rules, i, major, false))
             continue;
-        jumps[n_jumps++] = p->n;
-        emit(p, BPF_JMP32 | BPF_JNE | BPF_K, tests[i].reg, 0, 0, (int)(uint32_t)tests[i].value);
+        if (has(rules, n, major, true)) {
+            emit_if(p, BPF_JEQ, R_MAJOR, major, TO_HIT);
+            continue;
+        }
+        if (major >= 0)
+            emit_if(p, BPF_JNE, R_MAJOR, major, 0);
+        emit_minors(p, rules, n, major);
+        if (major >= 0)
+            p->insns[skip].off = (int16_t)(p->n - skip - 1);
     }
-    if (r->allow) {
-        emit(p, BPF_ALU64 | BPF_AND | BPF_K, R_LEFT, 0, 0, ~access & 7);
+    emit(p, BPF_JMP | BPF_JA, 0, 0, TO_MISS, 0);
+}
+
+static void emit_verdict(struct program *p, bool allow, int access, bool is_certain)
+{
+    /* All that can be asked for is allowed. (Of what always happens, the kernel refuses the code behind it.) */
+    if (allow && access == ALL_ACCESS && !is_certain) {
+        emit_answer(p, 1);
+        return;
+    }
+    if (allow) {
+        emit(p, BPF_ALU64 | BPF_AND | BPF_K, R_LEFT, 0, 0, ~access & ALL_ACCESS);
         emit(p, BPF_JMP | BPF_JNE | BPF_K, R_LEFT, 0, 2, 0);
         emit_answer(p, 1);
     } else {
@@ -112,8 +151,29 @@ static void emit_rule(struct program *p, const struct ctr_device_rule *r, int ac
         emit(p, BPF_JMP | BPF_JEQ | BPF_K, R_HIT, 0, 2, 0);
         emit_answer(p, 0);
     }
-    for (size_t i = 0; i < n_jumps; i++)
-        p->insns[jumps[i]].off = (int16_t)(p->n - jumps[i] - 1);
+}
+
+/* Rules that differ in the numbers only: one verdict behind all their tests. The kernel's verifier walks every way through a
+ * program, and with a verdict a rule that took it longer than all the mounts of a start. */
+static void emit_group(struct program *p, const struct ctr_device_rule *rules, size_t n, int access)
+{
+    bool any_type = is_any_type(rules), any_number = has(rules, n, ANY, true);
+    size_t begin = p->n;
+
+    if (!any_type)
+        emit_if(p, BPF_JNE, R_TYPE, rules->type == 'b' ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR,
+                TO_MISS);
+    if (!any_number)
+        emit_numbers(p, rules, n);
+    size_t hit = p->n;
+
+    emit_verdict(p, rules->allow, access, any_type && any_number);
+    for (size_t i = begin; i < hit; i++) {
+        int16_t *off = &p->insns[i].off;
+
+        if (*off == TO_HIT || *off == TO_MISS)
+            *off = (int16_t)((*off == TO_HIT ? hit : p->n) - i - 1);
+    }
 }
 
 /* --- rules ----------------------------------------------------------------------------------------- */
@@ -133,7 +193,7 @@ static int access_bits(const struct ctr_device_rule *r, int *ret, struct err *e)
         }
     }
     /* the runtime-spec lets access be left out; it then means all */
-    *ret = bits ? bits : BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE | BPF_DEVCG_ACC_MKNOD;
+    *ret = bits ? bits : ALL_ACCESS;
     return 0;
 }
 
@@ -153,19 +213,37 @@ static bool is_reset(const struct ctr_device_rule *r)
     struct err ignored = ERR_INIT;
     int bits = 0;
 
-    return !r->allow && (r->type == 'a' || !r->type) && r->major < 0 && r->minor < 0 &&
-           access_bits(r, &bits, &ignored) == 0 && bits == 7;
+    return !r->allow && is_any_type(r) && r->major < 0 && r->minor < 0 &&
+           access_bits(r, &bits, &ignored) == 0 && bits == ALL_ACCESS;
+}
+
+/* May they be in one group? Among rules of one verdict for one kind of access, the order means nothing. */
+static bool is_alike(const struct ctr_device_rule *a, const struct ctr_device_rule *b, int bits)
+{
+    struct err ignored = ERR_INIT;
+    int other = 0;
+
+    return a->allow == b->allow && is_any_type(a) == is_any_type(b) &&
+           (is_any_type(a) || a->type == b->type) && access_bits(b, &other, &ignored) == 0 &&
+           other == bits;
 }
 
 static int emit_rules(struct program *p, const struct ctr_device_rule *rules, size_t n,
                       struct err *e)
 {
-    while (n-- > 0) {
+    for (size_t i = 0; i < n; i++)
+        if (check_rule(&rules[i], e) < 0)
+            return -1;
+    while (n > 0) {
+        size_t first = n - 1;
         int bits = 0;
 
-        if (check_rule(&rules[n], e) < 0 || access_bits(&rules[n], &bits, e) < 0)
+        if (access_bits(&rules[first], &bits, e) < 0)
             return -1;
-        emit_rule(p, &rules[n], bits);
+        while (first > 0 && is_alike(&rules[first], &rules[first - 1], bits))
+            first--;
+        emit_group(p, rules + first, n - first, bits);
+        n = first;
     }
     return 0;
 }

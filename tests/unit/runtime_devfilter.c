@@ -1,6 +1,11 @@
 /*
- * The device filter's program, run by a small interpreter. rows: S40
+ * The device filter's program, run by a small interpreter, and shown to the kernel. needs: root cgroup2
+ * rows: S40
  */
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <linux/bpf.h>
 
 #include "base/err.h"
@@ -31,6 +36,8 @@ static int interpret(const struct bpf_insn *insns, size_t n, const struct bpf_cg
         case BPF_ALU64 | BPF_AND | BPF_K: r[i->dst_reg] &= (uint64_t)(int64_t)i->imm; break;
         case BPF_ALU64 | BPF_RSH | BPF_K: r[i->dst_reg] >>= i->imm; break;
         case BPF_JMP32 | BPF_JNE | BPF_K: take = (uint32_t)r[i->dst_reg] != (uint32_t)i->imm; break;
+        case BPF_JMP32 | BPF_JEQ | BPF_K: take = (uint32_t)r[i->dst_reg] == (uint32_t)i->imm; break;
+        case BPF_JMP | BPF_JA: take = true; break;
         case BPF_JMP | BPF_JNE | BPF_K: take = r[i->dst_reg] != (uint64_t)(int64_t)i->imm; break;
         case BPF_JMP | BPF_JEQ | BPF_K: take = r[i->dst_reg] == (uint64_t)(int64_t)i->imm; break;
         case BPF_JMP | BPF_EXIT: return (int)r[0];
@@ -165,9 +172,116 @@ static void refusals(void **state UNUSED)
     free(insns);
 }
 
+/* --- any list of rules --------------------------------------------------------------------------------- */
+
+enum { LISTS = 400, LONGEST = 7 };
+
+static uint32_t next_number(uint32_t *state, uint32_t below)
+{
+    *state = *state * 1664525 + 1013904223;
+    return (*state >> 8) % below;
+}
+
+/* Few numbers, so that rules meet each other and what is asked for. */
+static size_t make_rules(struct ctr_device_rule rules[LONGEST], uint32_t *state)
+{
+    static const char *const accesses[] = {"r", "w", "m", "rw", "rwm", ""};
+    size_t n = next_number(state, LONGEST + 1);
+
+    for (size_t i = 0; i < n; i++) {
+        rules[i] = (struct ctr_device_rule){.allow = next_number(state, 3) > 0,
+                                            .type = "acb"[next_number(state, 3)],
+                                            .major = (int64_t)next_number(state, 4) - 1,
+                                            .minor = (int64_t)next_number(state, 4) - 1};
+        snprintf(rules[i].access, sizeof(rules[i].access), "%s",
+                 accesses[next_number(state, ARRAY_SIZE(accesses))]);
+    }
+    return n;
+}
+
+/* The specification's words: each kind of access is decided by the last rule that names it. */
+static int by_the_book(const struct ctr_device_rule *rules, size_t n, char type, uint32_t major,
+                       uint32_t minor, const char *access)
+{
+    for (; *access; access++) {
+        bool allowed = false;
+
+        for (size_t i = 0; i < n; i++) {
+            const struct ctr_device_rule *r = &rules[i];
+
+            if ((r->type == 'a' || r->type == type) && (r->major < 0 || r->major == major) &&
+                (r->minor < 0 || r->minor == minor) &&
+                (!r->access[0] || strchr(r->access, *access)))
+                allowed = r->allow;
+        }
+        if (!allowed)
+            return 0;
+    }
+    return 1;
+}
+
+static void ask_all(const struct ctr_device_rule *rules, size_t n, size_t list)
+{
+    static const char *const accesses[] = {"r", "w", "m", "rw", "rm", "wm", "rwm"};
+
+    for (unsigned q = 0; q < 2 * 4 * 4 * ARRAY_SIZE(accesses); q++) {
+        char type = "cb"[q % 2];
+        uint32_t major = q / 2 % 4, minor = q / 8 % 4;
+        const char *access = accesses[q / 32];
+        int want = by_the_book(rules, n, type, major, minor, access);
+
+        if (ask(rules, n, true, type, major, minor, access) != want)
+            fail_msg("list %zu: %c %u:%u %s is not %d", list, type, major, minor, access, want);
+    }
+}
+
+static void any_list_means_what_its_rules_say(void **state UNUSED)
+{
+    uint32_t seed = 1;
+
+    for (size_t list = 0; list < LISTS; list++) {
+        struct ctr_device_rule rules[LONGEST];
+        size_t n = make_rules(rules, &seed);
+
+        ask_all(rules, n, list);
+    }
+}
+
+/* Code that cannot be reached, a jump that leads nowhere, a loop: the verifier takes none of it. */
+static void the_kernel_takes_any_list(void **state UNUSED)
+{
+    static char log[65536];
+    uint32_t seed = 1;
+
+    for (size_t list = 0; list < LISTS; list++) {
+        struct ctr_device_rule rules[LONGEST];
+        AUTO_FREE struct bpf_insn *insns = NULL;
+        struct err e = ERR_INIT;
+        union bpf_attr attr;
+        size_t n_insns = 0, n = make_rules(rules, &seed);
+
+        assert_int_equal(ctr_devfilter_compile(rules, n, list % 2, &insns, &n_insns, &e), 0);
+        memset(&attr, 0, sizeof(attr));
+        attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+        attr.insns = (uint64_t)(uintptr_t)insns;
+        attr.insn_cnt = (uint32_t)n_insns;
+        attr.license = (uint64_t)(uintptr_t) "MIT";
+        attr.log_buf = (uint64_t)(uintptr_t)log;
+        attr.log_size = sizeof(log);
+        attr.log_level = 1;
+        int fd = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+
+        if (fd < 0)
+            fail_msg("list %zu of %zu rules: %s", list, n, log);
+        close(fd);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(decisions), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(decisions), cmocka_unit_test(refusals),
+                                       cmocka_unit_test(any_list_means_what_its_rules_say),
+                                       cmocka_unit_test(the_kernel_takes_any_list)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
