@@ -16,12 +16,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <linux/capability.h>
 
 #include "base/bounds.h"
 #include "base/clock.h"
@@ -33,6 +31,7 @@
 #include "runtime/shim_hand.h"
 #include "runtime/shim_log.h"
 #include "runtime/shim_proto.h"
+#include "runtime/shim_withdraw.h"
 
 enum { PEERS_MAX = 8 };
 enum { LOG_BUDGET = 64 << 10 }; /* bytes a turn: what a pipe holds */
@@ -51,44 +50,6 @@ struct shim {
     uint64_t created_ns;
     bool ended;
 };
-
-/* --- set-up -------------------------------------------------------------------------------------------- */
-
-/*
- * Signals to processes with other ids than ours are all that a capability is needed for from now on: the group, the
- * record and the socket are root's own files. What we cannot have back cannot be taken from us by a bug (S48).
- */
-static void drop_capabilities(void)
-{
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    const struct __user_cap_data_struct sets[2] = {
-        {.effective = 1U << CAP_KILL, .permitted = 1U << CAP_KILL}};
-
-    for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    BUG_ON(syscall(SYS_capset, &header, sets) < 0);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-}
-
-/*
- * After the container exists: it has inherited what it may inherit of us, and from now on we are out of its reach. Not
- * before: a process made from a non-dumpable one owns none of its files in /proc, and would be as safe from the OOM
- * killer as we are.
- */
-static void withdraw(void)
-{
-    struct err ignored = ERR_INIT;
-    sigset_t all;
-
-    /* systemd's stop of a service, a terminal's hang-up: none of them ends a run. SIGKILL does, and is handled. */
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    prctl(PR_SET_DUMPABLE, 0);
-    if (fd_write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "-999", &ignored) < 0)
-        err_clear(&ignored);
-    drop_capabilities();
-}
 
 /* --- messages --------------------------------------------------------------------------------------------- */
 
@@ -217,20 +178,12 @@ static void on_message(struct shim *s, size_t i)
     }
 }
 
-static bool is_root(int sock)
-{
-    struct ucred c;
-    socklen_t n = sizeof(c);
-
-    return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &c, &n) == 0 && c.uid == geteuid();
-}
-
 static void on_connection(struct shim *s)
 {
     AUTO_CLOSE int sock =
         accept4(s->fds[SHIM_FD_LISTENER], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-    if (sock < 0 || !is_root(sock))
+    if (sock < 0 || !fd_peer_is_us(sock))
         return;
     for (size_t i = 0; i < PEERS_MAX; i++) {
         if (s->peers[i] < 0) {
@@ -380,7 +333,7 @@ int ctr_shim_loop(const char *id)
     for (size_t i = 0; i < PEERS_MAX; i++)
         s.peers[i] = -1;
     s.peers[0] = s.fds[SHIM_FD_CONTROL];
-    withdraw();
+    shim_withdraw();
     say_state(&s, 0);
     while (!s.ended)
         turn(&s);

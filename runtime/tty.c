@@ -54,7 +54,8 @@ int tty_enter_raw(struct tty_raw *t, int master, struct err *e)
 
     if (tcgetattr(0, &t->saved) < 0)
         return 0;
-    tty_copy_size(master);
+    if (master >= 0)
+        tty_copy_size(master);
     raw = t->saved;
     cfmakeraw(&raw);
     if (tcsetattr(0, TCSANOW, &raw) < 0)

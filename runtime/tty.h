@@ -1,7 +1,7 @@
 #pragma once
 /*
  * tty.h - consoles: the caller's end. The container's terminal is made inside by OP_CONSOLE, and its master comes
- * over a socket. Single-threaded programs only.
+ * over a socket. A terminal that can be left and come back to: tty_session.h. Single-threaded programs only.
  */
 #include <stdbool.h>
 #include <termios.h>
@@ -21,7 +21,7 @@ struct tty_raw {
     struct termios saved;
 };
 #define TTY_RAW_INIT ((struct tty_raw){.active = false})
-/* Size of ours to the master, ours to raw; nothing when standard input is no terminal. */
+/* Size of ours to the master (-1: none), ours to raw; nothing when standard input is no terminal. */
 int tty_enter_raw(struct tty_raw *t, int master, struct err *e) MUST_CHECK;
 void tty_leave_raw(struct tty_raw *t);
 DEFINE_AUTO_VALUE(tty_raw, tty_leave_raw)
@@ -39,14 +39,10 @@ struct tty_keys {
 size_t tty_filter_keys(struct tty_keys *k, const char *in, size_t n, char *out, bool *detach);
 
 /*
- * Relay until the program ends or the person leaves: standard input to the master, the master to standard output, the size
- * of our terminal with each SIGWINCH, other signals to the program; without a terminal (master -1) signals only.
- *   signals     signalfd(2), not blocking
- *   detachable  the keys above are looked for
- * Returns the program's status, 128 + signal; *ret_detached: it lives on. Blocks.
+ * Wait for a program without a terminal; signals are passed on.
+ *   signals   signalfd(2), not blocking
+ * Returns the program's status, 128 + signal. Blocks.
  */
-int tty_relay(int pidfd, int master, int signals, bool detachable, bool *ret_detached,
-              struct err *e) MUST_CHECK;
-/* After a detach: a process of ours that holds the master and throws its output away until the program ends, so that it
- * neither gets SIGHUP nor blocks. Does not return. */
-_Noreturn void tty_hold(int pidfd, int master);
+int tty_wait(int pidfd, int signals, struct err *e) MUST_CHECK;
+/* Its status, when the pidfd of a child of ours says that it has ended. */
+int tty_reap(int pidfd, struct err *e) MUST_CHECK;

@@ -204,6 +204,14 @@ int fd_dup(int fd)
     return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
+bool fd_peer_is_us(int sock)
+{
+    struct ucred c;
+    socklen_t n = sizeof(c);
+
+    return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &c, &n) == 0 && c.uid == geteuid();
+}
+
 int fd_wait(int fd, short events, uint64_t deadline_ns)
 {
     struct pollfd p = {.fd = fd, .events = events};

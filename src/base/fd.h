@@ -2,6 +2,7 @@
 /*
  * fd.h - whole reads and writes, passing descriptors. Threads: any.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -36,5 +37,7 @@ int fd_pidfd_open(pid_t pid);
 int fd_memfd(const char *name, const void *data, size_t n, struct err *e) MUST_CHECK;
 /* Duplicate with close-on-exec, from 3 up; -1 with errno. */
 int fd_dup(int fd);
+/* Is the other end of a Unix socket of our user? */
+bool fd_peer_is_us(int sock) MUST_CHECK;
 /* poll(2) one descriptor until the deadline: 1 ready, 0 time-out, -1 errno. */
 int fd_wait(int fd, short events, uint64_t deadline_ns);

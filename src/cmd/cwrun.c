@@ -30,6 +30,7 @@ static const struct verb {
     {"ps", cwrun_ps, true, "list the runs of this host's worker"},
     {"logs", cwrun_logs, true, "show what a run has written"},
     {"exec", cwrun_exec, true, "run another program in a run that lives"},
+    {"attach", cwrun_attach, true, "come back to a program that exec was made to leave"},
     {"stats", cwrun_stats, true, "show what runs use"},
     {"kill", cwrun_kill, true, "end runs"},
     {"doctor", cwrun_doctor, false, "say what this host lacks, and what to do about it"},

@@ -81,5 +81,6 @@ int cwrun_doctor(int argc, char **argv);
 int cwrun_ps(int argc, char **argv);
 int cwrun_logs(int argc, char **argv);
 int cwrun_exec(int argc, char **argv);
+int cwrun_attach(int argc, char **argv);
 int cwrun_stats(int argc, char **argv);
 int cwrun_kill(int argc, char **argv);

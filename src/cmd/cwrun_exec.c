@@ -1,9 +1,10 @@
 /*
  * exec: another program in a run of this host's worker, in all its namespaces, its cgroup and behind its filters.
  *
- *   name ──► shim ──► its config.json, init and cgroup ──► ctr_exec_at ──► relay until it ends, or the person leaves
+ *   name ──► shim ──► its config.json, init and cgroup ──► ctr_exec_at ──► wait until it ends, or the person leaves
  *
- * The program is our child, not the worker's: neither has to know of the other. What it uses counts for the run.
+ * The program is our child, not the worker's: neither has to know of the other. What it uses counts for the run. With a
+ * terminal it is the child of a second process, which stays when we leave (runtime/tty_session.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cmd/cwrun.h"
+#include "cmd/cwrun_attach.h"
 #include "cmd/cwrun_launch.h"
 #include "cmd/cwrun_local.h"
 #include "runtime/container.h"
@@ -26,6 +28,7 @@
 #include "runtime/spec.h"
 #include "runtime/spec_json.h"
 #include "runtime/tty.h"
+#include "runtime/tty_session.h"
 
 struct exec_options {
     char *runtime_dir, *workdir, *user;
@@ -86,35 +89,88 @@ static int set_process(struct ctr_process *p, const struct exec_options *o, char
     return 0;
 }
 
-/* It lives on; so must its terminal. */
-static int leave(int pidfd, int master, struct err *e)
-{
-#undef fork /* one thread, and the child does nothing but hold two descriptors */
-    pid_t pid = fork();
+/* What a program is started with. */
+struct starting {
+    const char *runtime_dir, *uuid;
+    struct ctr_shim *shim;
+    struct ctr_spec *spec;
+    int init;
+};
 
-    if (pid < 0)
-        return err_sys(e, "leave the program behind");
-    if (pid == 0)
-        tty_hold(pidfd, master);
-    fputs("\r\ncwrun: left; the program goes on until it or the run ends\n", stderr);
-    return 0;
+static int start(const struct starting *s, int console, pid_t *ret_pid, int *ret_pidfd,
+                 struct err *e)
+{
+    const struct ctr_exec_opts eo = {
+        .process = &s->spec->process, .stdio = {0, 1, 2}, .console_socket = console};
+
+    return ctr_exec_at(ctr_shim_pid(s->shim), s->init, ctr_shim_cgroup(s->shim), s->spec, &eo,
+                       ret_pid, ret_pidfd, e);
 }
 
-static int relay(int pidfd, int sock, bool terminal, int signals, int *ret_status, struct err *e)
+static int start_on_terminal(const struct starting *s, int dir, int fds[TTY_FD_END], pid_t *ret_pid,
+                             struct err *e)
 {
-    AUTO_CLOSE int master = -1;
-    AUTO(tty_raw) struct tty_raw raw = TTY_RAW_INIT;
-    bool detached = false;
+    int pair[2];
 
-    if (terminal && ((master = tty_receive(sock, e)) < 0 || tty_enter_raw(&raw, master, e) < 0))
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(e, "socket pair");
+    AUTO_CLOSE int ours = pair[0], theirs = pair[1];
+
+    if (start(s, theirs, ret_pid, &fds[TTY_FD_PROGRAM], e) < 0 ||
+        (fds[TTY_FD_MASTER] = tty_receive(ours, e)) < 0)
         return -1;
-    *ret_status = tty_relay(pidfd, master, signals, raw.active, &detached, e);
-    if (*ret_status < 0)
+    tty_copy_size(fds[TTY_FD_MASTER]);
+    fds[TTY_FD_LISTENER] = tty_listen(dir, *ret_pid, e);
+    return fds[TTY_FD_LISTENER] < 0 ? -1 : 0;
+}
+
+/* The other process: it is the program's parent, and the keeper of its terminal. */
+static _Noreturn void keep(const struct starting *s, int dir, int visitor)
+{
+    int fds[TTY_FD_END] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    AUTO_FREE char *name = NULL, *shim = NULL;
+    struct err e = ERR_INIT;
+    pid_t pid = -1;
+
+    /* Not the person's job any more: keys and hang-ups reach the program through its own terminal only. */
+    setsid();
+    fds[TTY_FD_VISITOR] = visitor;
+    fds[TTY_FD_DIR] = dir;
+    if (start_on_terminal(s, dir, fds, &pid, &e) < 0) {
+        if (pid > 0)
+            kill(pid, SIGKILL);
+        (void)!tty_say(visitor, TTY_FAILED, &e, sizeof(e));
+        _exit(1);
+    }
+    name = mem_printf(TTY_SOCKET_PREFIX "%d", pid);
+    if (tty_say(visitor, TTY_STARTED, &pid, sizeof(pid)) < 0 || ctr_shim_find(NULL, &shim, &e) < 0)
+        err_clear(&e); /* then this program goes on as the keeper, with more memory */
+    tty_become_keeper(shim, name, fds);
+}
+
+static int visit(const struct starting *s, int signals, int *ret_status, struct err *e)
+{
+    AUTO_FREE char *path = mem_printf("%s/%s", s->runtime_dir, s->uuid);
+    AUTO_CLOSE int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    AUTO_CLOSE int ours = -1;
+    int pair[2];
+    pid_t pid = 0;
+
+    if (dir < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(e, "a terminal in %s", path);
+    ours = pair[0];
+    pid_t keeper =
+#undef fork /* one thread */
+        fork();
+
+    if (keeper == 0)
+        keep(s, dir, pair[1]);
+    close(pair[1]);
+    if (keeper < 0)
+        return err_sys(e, "start the keeper of a terminal");
+    if (tty_await_start(ours, &pid, e) < 0)
         return -1;
-    if (!detached)
-        return 0;
-    tty_leave_raw(&raw);
-    return leave(pidfd, master, e);
+    return cwrun_visit(ours, signals, s->uuid, pid, ret_status, e);
 }
 
 static int exec_in(const struct exec_options *o, const char *uuid, char **words, int *ret_status,
@@ -122,9 +178,8 @@ static int exec_in(const struct exec_options *o, const char *uuid, char **words,
 {
     AUTO(ctr_shim) struct ctr_shim *shim = NULL;
     AUTO(ctr_spec) struct ctr_spec *spec = NULL;
-    AUTO_CLOSE int init = -1, pidfd = -1, ours = -1, theirs = -1;
+    AUTO_CLOSE int init = -1, pidfd = -1;
     AUTO_CLOSE int signals = cwrun_open_signals(e);
-    int pair[2];
     pid_t pid;
 
     if (signals < 0 || ctr_shim_adopt(o->runtime_dir, uuid, &shim, e) < 0 ||
@@ -134,19 +189,14 @@ static int exec_in(const struct exec_options *o, const char *uuid, char **words,
         return -1;
     if (!ctr_shim_is_started(shim))
         return err_set(e, ERR_USER, "run %s has not started its program yet", uuid);
-    if (spec->process.terminal && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return err_sys(e, "socket pair");
-    if (spec->process.terminal) {
-        ours = pair[0];
-        theirs = pair[1];
-    }
-    const struct ctr_exec_opts eo = {
-        .process = &spec->process, .stdio = {0, 1, 2}, .console_socket = theirs};
+    const struct starting s = {o->runtime_dir, uuid, shim, spec, init};
 
-    if (ctr_exec_at(ctr_shim_pid(shim), init, ctr_shim_cgroup(shim), spec, &eo, &pid, &pidfd, e) <
-        0)
+    if (spec->process.terminal)
+        return visit(&s, signals, ret_status, e);
+    if (start(&s, -1, &pid, &pidfd, e) < 0)
         return -1;
-    return relay(pidfd, ours, spec->process.terminal, signals, ret_status, e);
+    *ret_status = tty_wait(pidfd, signals, e);
+    return *ret_status < 0 ? -1 : 0;
 }
 
 static int find_and_exec(const struct exec_options *o, const char *name, char **words,
@@ -167,8 +217,8 @@ int cwrun_exec(int argc, char **argv)
     int rc = cwrun_parse(
         table, "cwrun exec [flags] UUID [--] PROGRAM [ARGUMENT...]",
         "Run another program in a run that lives, with its limits and walls. On a terminal it gets one of its "
-        "own: sizes and keys are passed on, and Ctrl-P Ctrl-Q leaves the program running. The beginning of a "
-        "uuid will do. Exit status: the program's own.",
+        "own: sizes and keys are passed on, and Ctrl-P Ctrl-Q leaves the program running, as does the loss of that "
+        "terminal; `cwrun attach` comes back. The beginning of a uuid will do. Exit status: the program's own.",
         argc, argv, true, &o, NULL, &next);
     char **words = argv + next + 1;
 
