@@ -31,8 +31,8 @@ BANNED := $(wildcard src/base/banned.h)
 
 pkgs_main := libcurl libcjson libarchive libnl-3.0 libnl-route-3.0 libmnl libnftnl libssl libcrypto libzstd libseccomp libcap libuv yaml-0.1
 PKG_CFLAGS := $(shell pkg-config --cflags $(pkgs_main) 2>/dev/null)
-# libcurl and libarchive are loaded when they are first used (src/base/late.h)
-PKG_LIBS := $(shell pkg-config --libs $(filter-out libcurl libarchive,$(pkgs_main)) 2>/dev/null) -lisal -lwslay -lcgroup -ldl -lm -lpthread
+# libcurl, libarchive, libssl and libcrypto are loaded when they are first used (src/base/late.h)
+PKG_LIBS := $(shell pkg-config --libs $(filter-out libcurl libarchive libssl libcrypto,$(pkgs_main)) 2>/dev/null) -lisal -lwslay -lcgroup -ldl -lm -lpthread
 
 rooms := base oci netns runtime worker
 src_base := $(wildcard src/base/*.c)

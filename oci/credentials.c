@@ -2,7 +2,6 @@
  * Credentials as Docker keeps them: ~/.docker/config.json with "credHelpers" (a helper a registry),
  * "credsStore" (a helper for all), "auths" (base64 of user:password, or a token).
  */
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +9,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/late_crypto.h"
 #include "base/mem.h"
 #include "base/proc.h"
 #include "base/str.h"

@@ -1,6 +1,5 @@
 #include "oci/signature.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include "base/bounds.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/late_crypto.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "oci/ref.h"

@@ -2,14 +2,13 @@
  * OpenSSL's low-level interface, because its EVP has no way to put a state aside in the middle of a stream, which a
  * pull needs to go on after a restart. Both run the same assembly, with the CPU's SHA extensions.
  */
-#define OPENSSL_SUPPRESS_DEPRECATED
 #include "base/digest.h"
 
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/late_crypto.h"
 #include "base/mem.h"
 #include "base/pack.h"
 #include "base/str.h"

@@ -2,8 +2,6 @@
  * TLS settings of a transfer. Of several client certificates libcurl takes one, before the server has said whose it
  * wants; so these are given to OpenSSL, which asks when it knows.
  */
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -11,6 +9,8 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/http_transfer.h"
+#include "base/late_crypto.h"
+#include "base/late_ssl.h"
 #include "base/mem.h"
 
 struct identity {

@@ -1,12 +1,9 @@
 #include "base/pubkey.h"
 
 #include <limits.h>
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 
 #include "base/err.h"
+#include "base/late_crypto.h"
 #include "base/mem.h"
 
 struct pubkey {

@@ -4,8 +4,6 @@
  */
 #include "base/websocket.h"
 
-#include <openssl/evp.h>
-#include <openssl/sha.h>
 #include <poll.h>
 #include <string.h>
 #include <strings.h>
@@ -15,6 +13,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/jobs.h"
+#include "base/late_crypto.h"
 #include "base/late_curl.h"
 #include "base/mem.h"
 

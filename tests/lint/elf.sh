@@ -23,7 +23,7 @@ for f in "$@"; do
     ! grep -Eq 'RPATH|RUNPATH' <<<"$dynamic" || complain "$f" "has a library search path"
     ! grep -q TEXTREL <<<"$dynamic" || complain "$f" "text relocations"
     # each brings a dozen others, for what a program does seldom: they are loaded when it does (src/base/late.h)
-    ! grep -Eq 'NEEDED.*lib(curl|archive)' <<<"$dynamic" || complain "$f" "is linked with a library that is to be loaded late"
+    ! grep -Eq 'NEEDED.*lib(curl|archive|crypto|ssl)' <<<"$dynamic" || complain "$f" "is linked with a library that is to be loaded late"
     [ "${f##*/}" = cwshim ] || continue
     ! grep -q __asan_init <<<"$symbols" || continue # sanitizers cannot be linked statically
     ! grep -q INTERP <<<"$headers" || complain "$f" "asks for a loader: it is not static"

@@ -3,12 +3,12 @@
  * The websocket that wakes the worker, against a server that behaves, breaks off, refuses, and talks nonsense.
  * Rows: B180 B181 B183 D75 D76.
  */
-#include <openssl/evp.h>
-#include <openssl/sha.h>
+
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "base/late_crypto.h"
 #include "base/loop.h"
 #include "base/mem.h"
 #include "test.h"
