@@ -1,13 +1,27 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/sched/types.h>
 
 #include "base/err.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
 
 /* How an operand is shown. */
-enum operand { NOTHING, TEXT, NUMBER, HEX, OCTAL, NODE, RLIMIT, CAPS, BLOB, CANDIDATES, GIDS };
+enum operand {
+    NOTHING,
+    TEXT,
+    NUMBER,
+    HEX,
+    OCTAL,
+    NODE,
+    RLIMIT,
+    SCHEDULER,
+    CAPS,
+    BLOB,
+    CANDIDATES,
+    GIDS
+};
 
 /* clang-format off */
 static const struct {
@@ -24,7 +38,7 @@ static const struct {
     [OP_SETATTR] = {"setattr", TEXT, HEX}, [OP_REMOUNT] = {"remount", TEXT, 0}, [OP_PROPAGATION] = {"propagation", 0, HEX}, [OP_KEYRING] = {"keyring", 0, 0},
     [OP_CHDIR] = {"chdir", TEXT, 0}, [OP_FORK_INIT] = {"fork-init", 0, 0}, [OP_OPEN_DEVPTS] = {"open-devpts", 0, 0}, [OP_CONSOLE] = {"console", TEXT, HEX},
     [OP_OOM_SCORE] = {"oom-score", TEXT, 0}, [OP_PERSONALITY] = {"personality", 0, HEX},
-    [OP_RLIMIT] = {"rlimit", NUMBER, RLIMIT}, [OP_SCHEDULER] = {"scheduler", 0, 0}, [OP_IO_PRIORITY] = {"io-priority", 0, HEX},
+    [OP_RLIMIT] = {"rlimit", NUMBER, RLIMIT}, [OP_SCHEDULER] = {"scheduler", 0, SCHEDULER}, [OP_IO_PRIORITY] = {"io-priority", 0, HEX},
     [OP_AFFINITY] = {"affinity", 0, 0}, [OP_MEM_POLICY] = {"mem-policy", HEX, 0}, [OP_UMASK] = {"umask", 0, OCTAL}, [OP_EXEC_LABEL] = {"exec-label", TEXT, TEXT},
     [OP_BOUNDING] = {"bounding", 0, CAPS}, [OP_KEEP_CAPS] = {"keep-caps", 0, 0}, [OP_GROUPS] = {"groups", NUMBER, GIDS},
     [OP_GID] = {"gid", 0, NUMBER}, [OP_UID] = {"uid", 0, NUMBER}, [OP_CAPS] = {"caps", 0, CAPS},
@@ -97,6 +111,14 @@ static void print_operand(FILE *f, const struct launch_plan *p, const struct lau
 
         memcpy(&r, data, sizeof(r));
         fprintf(f, " %" PRIu64 " %" PRIu64, r.soft, r.hard);
+        break;
+    }
+    case SCHEDULER: {
+        struct sched_attr a;
+
+        memcpy(&a, data, sizeof(a));
+        fprintf(f, " %u %" PRIu64 " %" PRIu64 " %" PRIu64, a.sched_policy,
+                (uint64_t)a.sched_runtime, (uint64_t)a.sched_deadline, (uint64_t)a.sched_period);
         break;
     }
     case CAPS: {

@@ -527,6 +527,11 @@ static int validate_sysctl(const struct ctr_spec *s, struct err *e)
         if (ctr_spec_namespace(s, ns, NULL) < 0)
             return err_set(e, ERR_USER, "linux.sysctl: %s needs a %s namespace of its own",
                            str_show(shown, key), ns);
+        if (str_eq(key, "kernel.domainname") && s->domainname &&
+            !str_eq(s->sysctl[i].value, s->domainname))
+            return err_set(e, ERR_USER,
+                           "linux.sysctl: kernel.domainname contradicts the field domainname (%s)",
+                           str_show(shown, s->domainname));
     }
     return 0;
 }

@@ -63,6 +63,8 @@ static int read_user(const cJSON *o, struct ctr_process *p, struct err *e)
         return -1;
     if (!user)
         return 0;
+    if (spec_refuse(user, "user", "username", "this is a runtime for Linux", e) < 0)
+        return -1;
     if (read_u32(user, "uid", &p->uid, e) < 0 || read_u32(user, "gid", &p->gid, e) < 0 ||
         json_opt_array(user, "additionalGids", SPEC_LIST, &gids, e) < 0)
         return err_wrap(e, "user");
@@ -221,6 +223,7 @@ int spec_read_process(const cJSON *o, struct ctr_process *p, struct err *e)
 
     if (json_opt_str_list(o, "args", SPEC_LIST, 128 * 1024, &p->args, e) < 0 ||
         json_opt_str_list(o, "env", SPEC_LIST, 128 * 1024, &p->env, e) < 0 ||
+        spec_refuse(o, "process", "commandLine", "this is a runtime for Linux", e) < 0 ||
         spec_copy_str(o, "cwd", &p->cwd, e) < 0 || read_user(o, p, e) < 0 ||
         json_opt_bool(o, "terminal", &p->terminal, e) < 0 || read_console(o, p, e) < 0 ||
         json_opt_bool(o, "noNewPrivileges", &p->no_new_privileges, e) < 0 ||
