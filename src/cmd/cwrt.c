@@ -33,10 +33,11 @@ static const struct opt globals[] = {
     OPT_ROW(
         struct cwrt_global, cgroup, "cgroup", 0, OPT_STR, "MODE", "full",
         "full: a container's limits hold or it is not run; partial: on a host whose cgroup v2 has no controllers, run with what there is"),
-    OPT_ROW(struct cwrt_global, systemd_cgroup, "systemd-cgroup", 0, OPT_FLAG, NULL, NULL,
-            "take linux.cgroupsPath as slice:prefix:name (always understood)"),
+    OPT_ROW(
+        struct cwrt_global, systemd_cgroup, "systemd-cgroup", 0, OPT_FLAG, NULL, NULL,
+        "linux.cgroupsPath is slice:prefix:name, and no path; the groups are made without asking systemd"),
     OPT_ROW(struct cwrt_global, cgroup_manager, "cgroup-manager", 0, OPT_STR, "NAME", NULL,
-            "cgroupfs, or systemd, whose slices are then made without asking it"),
+            "cgroupfs, or systemd for --systemd-cgroup"),
     OPT_ROW(struct cwrt_global, rootless, "rootless", 0, OPT_STR, "VALUE", NULL,
             "accepted for runc's sake"),
     OPT_ROW(struct cwrt_global, criu, "criu", 0, OPT_STR, "PATH", NULL, "accepted for runc's sake"),

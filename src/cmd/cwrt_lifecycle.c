@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "base/opt.h"
 #include "base/statefile.h"
+#include "base/str.h"
 #include "cwrt.h"
 #include "runtime/container.h"
 #include "runtime/names.h"
@@ -125,6 +126,23 @@ static int check_preserved(unsigned n, struct err *e)
     return 0;
 }
 
+/* Whoever asks for systemd's names means them, and with them a container without a path has one, too: as runc. */
+static int take_systemd_names(struct ctr_spec *s, const char *id, struct err *e)
+{
+    char shown[STR_SHOW_MAX];
+
+    if (!cwrt_global.systemd_cgroup && !str_eq(cwrt_global.cgroup_manager, "systemd"))
+        return 0;
+    if (!s->cgroups_path)
+        s->cgroups_path = mem_printf("system.slice:cwrt:%s", id);
+    if (strchr(s->cgroups_path, ':'))
+        return 0;
+    return err_set(
+        e, ERR_USER,
+        "linux.cgroupsPath: with --systemd-cgroup it is slice:prefix:name, and \"%s\" is a path",
+        str_show(shown, s->cgroups_path));
+}
+
 static int create(const struct create_options *o, const char *id, int console, bool start_here,
                   struct ctr **ret, bool *ret_terminal, struct err *e)
 {
@@ -132,6 +150,8 @@ static int create(const struct create_options *o, const char *id, int console, b
     AUTO_FREE char *bundle = NULL;
 
     if (cwrt_load_bundle(o->bundle, o->config, &s, &bundle, e) < 0)
+        return -1;
+    if (take_systemd_names(s, id, e) < 0)
         return -1;
     if (o->no_pivot)
         return err_set(e, ERR_USER, "--no-pivot: a container's root is always pivoted");

@@ -191,10 +191,49 @@ def command_line():
     assert 'does not exist' in json.loads(open(log).read())['msg']
 
 
+def systemd_names():
+    """slice:prefix:name, as podman and containerd pass it on hosts of systemd's: the slices are levels, the scope the group."""
+    slices = 'cw%d.slice' % os.getpid(), 'cw%d-a.slice' % os.getpid()
+    groups = os.path.join(CGROUPS, *slices)
+    system = os.path.join(CGROUPS, 'system.slice')
+    was_there = os.path.isdir(system)
+    try:
+        b = Bundle('/bin/sh', '-c', 'sleep 100')
+        b.c['linux']['cgroupsPath'] = slices[1] + ':test:' + b.id
+        b.save()
+        for flag in ('--systemd-cgroup', '--cgroup-manager=systemd'):
+            cwrt(flag, 'run', '--detach', '--bundle', b.path, b.id, check=True)
+            pid = json.loads(cwrt('state', b.id, check=True).stdout)['pid']
+            group = os.path.join(groups, 'test-%s.scope' % b.id)
+            assert open(os.path.join(group, 'cgroup.procs')).read().split() == [str(pid)]
+            cwrt('delete', '--force', b.id, check=True)
+            assert os.listdir(groups).count(os.path.basename(group)) == 0
+        for path, manager, said in (('/a/path', '--systemd-cgroup', 'slice:prefix:name'), ('/a/path', '--cgroup-manager=systemd', '/a/path'),
+                                    ('noslice:a:b', '--systemd-cgroup', 'slice:prefix:name')):
+            b.c['linux']['cgroupsPath'] = path
+            b.save()
+            p = cwrt(manager, 'run', '--bundle', b.path, b.id)
+            assert p.returncode == 1 and said in p.stderr and 'cgroupsPath' in p.stderr, p
+        del b.c['linux']['cgroupsPath']
+        b.c['process']['args'] = ['/bin/cat', '/proc/1/cgroup']
+        b.c['linux']['namespaces'] = [n for n in b.c['linux']['namespaces'] if n['type'] != 'cgroup']
+        b.save()
+        p = cwrt('--systemd-cgroup', 'run', '--bundle', b.path, b.id)
+        assert 'system.slice/cwrt-%s.scope' % b.id in p.stdout, p
+    finally:
+        cwrt('delete', '--force', b.id)
+        for depth in (2, 1):
+            group = os.path.join(CGROUPS, *slices[:depth])
+            if os.path.isdir(group):
+                os.rmdir(group)
+        if not was_there and os.path.isdir(system):
+            os.rmdir(system)
+
+
 if __name__ == '__main__':
     if sys.argv[1:2] == ['child']:
         from ctr_lab import CWRT, PARTIAL
         os.execv(CWRT, [CWRT, '--root', os.path.join(os.path.dirname(sys.argv[2]), 'state')] +
                  (['--cgroup=partial'] if PARTIAL else []) + ['run', '--bundle', sys.argv[2], sys.argv[3]])
-    main([exit_status_is_the_programs, two_steps, exec_has_the_same_walls, init_reaps_and_forwards, pause_and_resume,
+    main([systemd_names, exit_status_is_the_programs, two_steps, exec_has_the_same_walls, init_reaps_and_forwards, pause_and_resume,
           limits_hold_and_change, terminal, pidfds_are_handed_out, bad_ids_are_refused, command_line])
