@@ -29,7 +29,18 @@ static const struct opt table[] = {
     {0},
 };
 
-int cwrun_visit(int sock, int signals, const char *uuid, pid_t pid, int *ret_status, struct err *e)
+static void say_left(const char *runtime_dir, const char *uuid, pid_t pid)
+{
+    bool usual = str_eq(runtime_dir, CWRUN_RUNTIME_DIR);
+
+    fprintf(stderr,
+            "\r\ncwrun: left; the program goes on until it or the run ends. To come back: "
+            "cwrun attach %s%s%s%.10s %d\n",
+            usual ? "" : "--runtime-dir ", usual ? "" : runtime_dir, usual ? "" : " ", uuid, pid);
+}
+
+int cwrun_visit(int sock, int signals, const char *runtime_dir, const char *uuid, pid_t pid,
+                int *ret_status, struct err *e)
 {
     AUTO(tty_raw) struct tty_raw raw = TTY_RAW_INIT;
     enum tty_parting how = TTY_PART_ENDED;
@@ -41,11 +52,7 @@ int cwrun_visit(int sock, int signals, const char *uuid, pid_t pid, int *ret_sta
     if (*ret_status < 0)
         return -1;
     if (how == TTY_PART_LEFT)
-        fprintf(
-            stderr,
-            "\r\ncwrun: left; the program goes on until it or the run ends. To come back: cwrun attach "
-            "%.10s %d\n",
-            uuid, pid);
+        say_left(runtime_dir, uuid, pid);
     if (how == TTY_PART_TAKEN)
         fprintf(stderr, "\r\ncwrun: somebody else has attached to program %d\n", pid);
     return 0;
@@ -113,7 +120,7 @@ static int attach(const struct attach_options *o, const char *name, const char *
         return -1;
     AUTO_CLOSE int sock = tty_come_back(dir, pid, e);
 
-    return sock < 0 ? -1 : cwrun_visit(sock, signals, uuid, pid, ret_status, e);
+    return sock < 0 ? -1 : cwrun_visit(sock, signals, o->runtime_dir, uuid, pid, ret_status, e);
 }
 
 int cwrun_attach(int argc, char **argv)

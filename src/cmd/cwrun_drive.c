@@ -19,6 +19,7 @@
 #include "base/tree.h"
 #include "oci/image.h"
 #include "runtime/shim.h"
+#include "runtime/tty_session.h"
 #include "worker/container.h"
 #include "worker/run.h"
 #include "worker/run_stage.h"
@@ -31,6 +32,7 @@ struct state {
     uint64_t measure_ns;       /* when to measure the disk again */
     pid_t beside;
     int beside_fd; /* its pidfd */
+    bool left;     /* it has ended, and the program it was to be with has not */
 };
 
 static void create(struct state *s, struct run_event *ev)
@@ -88,6 +90,29 @@ static int begin_beside(struct state *s)
         return err_sysno(&s->error, rc, "start %s", s->d->beside[0]);
     s->beside_fd = (int)syscall(SYS_pidfd_open, s->beside, 0);
     return s->beside_fd < 0 ? err_sys(&s->error, "hold %s", s->d->beside[0]) : 0;
+}
+
+/* Is there a program in the run whose terminal can be come back to (cwrun attach)? */
+static bool has_terminal(const struct state *s)
+{
+    AUTO_FREE char *path = mem_printf("%s/%s", s->d->env->runtime_dir, s->d->run->bundle.uuid);
+    AUTO_CLOSE int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    pid_t program;
+
+    return dir >= 0 && tty_sessions(dir, &program, 1) > 0;
+}
+
+/* The person has left the terminal, and the program there goes on: then the run ends with that. */
+static bool is_left(struct state *s)
+{
+    if (!has_terminal(s))
+        return false;
+    waitpid(s->beside, NULL, 0);
+    s->beside = 0;
+    close_fd(&s->beside_fd);
+    s->left = true;
+    s->d->beside_status = 0; /* how it ends is told to whoever is there */
+    return true;
 }
 
 /* It has ended, or has nothing left to be in. */
@@ -189,7 +214,7 @@ static void watch(struct state *s, struct run_event *ev)
             *ev = (struct run_event){.kind = EV_KILL, .text = "Kill requested"};
             return;
         }
-        if (p[2].revents) {
+        if ((p[2].revents && !is_left(s)) || (s->left && !has_terminal(s))) {
             *ev = (struct run_event){.kind = EV_KILL, .text = "The shell has ended"};
             return;
         }

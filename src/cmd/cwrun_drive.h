@@ -19,9 +19,10 @@ struct drive {
     const struct container_env *env;
     const struct image *image;
     const struct str_list *paths; /* host path of each dependency */
-    /* A program of ours beside the run, or NULL: begun when the run has, and the run ends with it. */
+    /* A program of ours beside the run, or NULL: begun when the run has, and the run ends with it, unless it ends because the
+     * person has left a terminal in the run: then with the program there. */
     char *const *beside;
-    int beside_status; /* after: how it ended, as a shell counts; -1: it was not begun */
+    int beside_status; /* after: how it ended, as a shell counts; -1: it was not begun; 0: left */
     int signals; /* from cwrun_open_signals: any of them ends the run, as a kill from the server */
 
     char *

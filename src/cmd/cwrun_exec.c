@@ -170,7 +170,7 @@ static int visit(const struct starting *s, int signals, int *ret_status, struct 
         return err_sys(e, "start the keeper of a terminal");
     if (tty_await_start(ours, &pid, e) < 0)
         return -1;
-    return cwrun_visit(ours, signals, s->uuid, pid, ret_status, e);
+    return cwrun_visit(ours, signals, s->runtime_dir, s->uuid, pid, ret_status, e);
 }
 
 static int exec_in(const struct exec_options *o, const char *uuid, char **words, int *ret_status,

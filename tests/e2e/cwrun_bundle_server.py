@@ -9,6 +9,7 @@ import os
 import subprocess
 
 import worker_lab
+from cwrun_exec import Terminal
 from worker_lab import BIN, check, equal, has_cgroup2
 
 worker_lab.enter()
@@ -66,6 +67,18 @@ with worker_lab.Lab() as lab:
     equal(sorted(os.listdir(third)), ['made', 'stderr', 'stdout'])
     with open(os.path.join(third, 'stderr')) as f:
         equal(f.read(), 'mine\n')  # not emptied by the command's own shell, coming late
+    # Left, and come back to; the run is over when the shell is.
+    fourth = os.path.join(lab.directory, 'fourth')
+    shell = Terminal([os.path.join(BIN, 'cwrun'), 'bundle', *flags, *server, '--shell', '--output', fourth, uuid])
+    shell.type('echo in$((1 + 1)); touch was-here\n')
+    shell.expect('in2')
+    shell.type('\x10\x11')
+    words = shell.expect(r'cwrun attach (--runtime-dir \S+ \S+ \d+)').group(1).split()
+    back = Terminal([os.path.join(BIN, 'cwrun'), 'attach', *words])
+    back.expect('in2')
+    back.type('exit 4\n')
+    equal((back.status(), shell.status()), (4, 0))
+    check('was-here' in os.listdir(fourth), os.listdir(fourth))
     # The server has not noticed.
     equal(lab.client.info(uuid)['state'], 'staged')
     equal(lab.client.requests(endpoint='start_bundle') + lab.client.requests(endpoint='checkin'), [])

@@ -64,7 +64,7 @@ class Terminal:
     def leave(self):
         """Press the keys; the id of the program that is left."""
         self.type('\x10\x11')
-        pid = int(self.expect(r'left; the program goes on .*cwrun attach \S+ (\d+)').group(1))
+        pid = int(self.expect(r'left; the program goes on .*cwrun attach .* (\d+)\s').group(1))
         equal(self.status(), 0)
         return pid
 
@@ -92,7 +92,7 @@ def come_back(lab, run, base):
     """What is left can be come back to, by one person at a time, until it ends."""
     attach = [base[0], 'attach', *base[2:], run]
     script = ('echo first; i=0; while read x; do i=$((i + 1)); case $x in end) exit 9;; '
-              'much) seq 20000;; *) echo "line $i: $x, $(stty size)";; esac; done; echo hung up >> hung')
+              'much) seq 20000; echo > much-written;; *) echo "line $i: $x, $(stty size)";; esac; done; echo hung up >> hung')
 
     def ended(what):
         lab.until(lambda: not sessions(lab, run), what)
@@ -122,6 +122,9 @@ def come_back(lab, run, base):
     t.type('much\n\x10\x11')
     t.expect('left; the program goes on')
     equal(t.status(), 0)
+
+    lab.until(lambda: subprocess.run([*base, run, 'cat', 'much-written'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL, timeout=SECONDS).returncode == 0, 'all to be written')
 
     # a screen of the same size is told, too: who fills it draws it again
     drawer = Terminal([*base, run, 'sh', '-c', 'trap "echo drawn" WINCH; echo up; while :; do sleep 0.1; done'])
