@@ -5,6 +5,7 @@
 import array
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ctr_lab
 from ctr_lab import TOP, Bundle, cwrt, main
 
 SCRATCH = os.environ.get('TMPDIR', TOP)
@@ -307,8 +309,86 @@ def mapped_ids_of_a_mount():
     assert p.stdout.split() == ['500:600', '7:8'], p
 
 
+def the_process_is_what_was_said():
+    """Attributes of the process, as it finds them itself."""
+    b = sh('echo umask $(umask); echo files $(ulimit -Sn) $(ulimit -Hn); echo personality $(cat /proc/self/personality); '
+           'echo oom $(cat /proc/self/oom_score_adj); echo ioprio $(ionice -p $$); echo sched $(cut -d" " -f19,41 /proc/self/stat); '
+           'echo policy $(grep -m1 -o bind:0 /proc/self/numa_maps); echo $(hostname) $(cat /proc/sys/kernel/domainname); '
+           'echo sysctl $(cat /proc/sys/net/core/somaxconn) $(cat /proc/sys/kernel/msgmax); echo nnp $(grep NoNewPrivs /proc/self/status); '
+           'echo ids $(id -u):$(id -g) $(id -G); pwd')
+    b.c['process'].update(
+        user={'uid': 5, 'gid': 6, 'additionalGids': [6, 7, 8], 'umask': 0o27}, cwd='/tmp', oomScoreAdj=321, noNewPrivileges=True,
+        rlimits=[{'type': 'RLIMIT_NOFILE', 'soft': 100, 'hard': 200}], ioPriority={'class': 'IOPRIO_CLASS_BE', 'priority': 6},
+        scheduler={'policy': 'SCHED_BATCH', 'nice': 3})
+    b.c['linux'].update(personality={'domain': 'LINUX32'}, memoryPolicy={'mode': 'MPOL_BIND', 'nodes': '0'},
+                        sysctl={'net.core.somaxconn': '77', 'kernel.msgmax': '4321', 'kernel.domainname': 'realm'})
+    b.c.update(hostname='box', domainname='realm')
+    p = b.run()
+    assert p.returncode == 0, p
+    lines = p.stdout.splitlines()
+    for want in ('umask 0027', 'files 100 200', 'personality 00000008', 'oom 321', 'policy bind:0', 'box realm', 'sysctl 77 4321',
+                 'nnp NoNewPrivs: 1', 'sched 3 3', 'ids 5:6 6 7 8', '/tmp'):
+        assert want in lines, (want, p.stdout)
+    assert 'best-effort: prio 6' in p.stdout, p.stdout
+    b.c['domainname'] = 'other'
+    p = b.run()
+    assert p.returncode == 1 and 'kernel.domainname' in p.stderr and 'other' in p.stderr, p
+
+
+def the_roots_propagation():
+    for kind, mark in (('shared', 'shared:'), ('slave', 'master:'), ('private', '')):
+        b = sh("awk '$5 == \"/\"' /proc/self/mountinfo")
+        b.c['linux']['rootfsPropagation'] = kind
+        p = b.run()
+        fields = p.stdout.split(' - ')[0].split()[6:]
+        # a slave of nobody is private
+        assert p.returncode == 0 and (any(f.startswith(mark) for f in fields) if kind == 'shared' else not fields), (kind, p)
+
+
+def descriptors_of_a_service_manager():
+    """LISTEN_FDS is handed on as sd_listen_fds(3) wants it, whoever stands between."""
+    read, write = os.pipe()
+    os.write(write, b'through\n')
+    os.close(write)
+    b = sh('echo $LISTEN_FDS $LISTEN_PID; cat <&3; ls /proc/self/fd | wc -l').save()
+    # the descriptor is to be number 3
+    p = subprocess.run(['/bin/sh', '-c', 'exec 3<&%d %d<&-; exec "$@"' % (read, read) if read != 3 else 'exec "$@"', 'sh', ctr_lab.CWRT, '--root', ctr_lab.STATE,
+                        *(['--cgroup=partial'] if ctr_lab.PARTIAL else []), 'run', '--bundle', b.path, b.id], pass_fds=[read],
+                       env={**os.environ, 'LISTEN_FDS': '1'}, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    os.close(read)
+    assert p.stdout.split() == ['1', '1', 'through', '5'], p  # 0 to 3, and the directory that ls reads
+
+
+def console_socket():
+    """The master comes over the socket; the size is the one of consoleSize."""
+    path = os.path.join(SCRATCH, 'console')
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(1)
+    listener.settimeout(60)
+    b = Bundle('/bin/sh', '-c', 'test -t 0 && test -t 1 && test -t 2 && stty size && tty && cat', terminal=True)
+    b.c['process']['consoleSize'] = {'height': 31, 'width': 97}
+    p = cwrt('create', '--bundle', b.save().path, b.id)
+    assert p.returncode == 1 and '--console-socket' in p.stderr, p
+    cwrt('create', '--bundle', b.path, '--console-socket', path, b.id, check=True)
+    connection = listener.accept()[0]
+    _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+    cwrt('start', b.id, check=True)
+    seen, deadline = b'', time.time() + 60
+    os.write(fds[0], b'typed\n')
+    while seen.count(b'typed') < 2 and time.time() < deadline:
+        if select.select([fds[0]], [], [], 1)[0]:
+            seen += os.read(fds[0], 4096)
+    assert b'31 97\r\n' in seen and b'/dev/' in seen and seen.count(b'typed') == 2, seen
+    cwrt('delete', '--force', b.id, check=True)
+    for what in (connection, listener):
+        what.close()
+    os.close(fds[0])
+
+
 if __name__ == '__main__':
-    main([time_namespace, user_namespace_by_path, no_mount_namespace, mount_namespace_by_path, copy_up_and_remount,
+    main([the_process_is_what_was_said, the_roots_propagation, descriptors_of_a_service_manager, console_socket,
+          time_namespace, user_namespace_by_path, no_mount_namespace, mount_namespace_by_path, copy_up_and_remount,
           devices_in_a_user_namespace, hooks_run_where_they_should, hooks_that_fail, no_process_to_start, seccomp_listener,
           filter_does_not_hinder_us, capabilities_by_default, limits_of_other_controllers, affinity_is_for_exec,
           network_devices_move_in, mapped_ids_of_a_mount])
