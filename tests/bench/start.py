@@ -1,10 +1,17 @@
 #!/usr/bin/env python3
 """The cost of one start: create to exit of a static `true`, in turn by each runtime and by a bare C program; memory; many
-at once. Run where cgroup v2 is."""
+at once; `cwrun run`. Run where cgroup v2 is.
+
+--bare is for a host whose cgroup v2 has no controllers, because version 1 has them: the same without limits, natively. The
+program is started again in a mount namespace of its own with the unified hierarchy at /sys/fs/cgroup, which is what makes
+crun and cwrt take it for a host of today, and a tmpfs at /run, which every host has there."""
 import argparse
 import json
 import os
+import re
+import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +26,7 @@ import timing  # noqa: E402
 
 BIN = os.path.join(TOP, 'build/bin')
 FLOOR = 'bare floor (C)'
+ALONE, SETTLE = 20, 5
 LIMITS = {'memory': {'limit': 256 << 20}, 'cpu': {'cpus': '0'}, 'pids': {'limit': 100}}
 
 
@@ -41,14 +49,25 @@ def bundle(directory, limits):
     return directory
 
 
-def compiled(scratch, name):
+def compiled(scratch, name, flags=('-static',)):
     """tests/bench/NAME.c as a program; one that lies in tests/bench already is taken where there is no compiler."""
     program, carried = os.path.join(scratch, name), os.path.join(HERE, name)
     if os.path.exists(carried):
         return carried
     if not os.path.exists(program):
-        subprocess.run(['gcc', '-O2', '-static', '-o', program, carried + '.c'], check=True)
+        subprocess.run(['gcc', '-O2', *flags, '-o', program, carried + '.c'], check=True)
     return program
+
+
+def crun(scratch):
+    """crun raises RLIMIT_MEMLOCK to no limit, for kernels that count eBPF programs against it, and ends where it may not:
+    as root without CAP_SYS_RESOURCE (some virtual machines). There it is told that it has."""
+    hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    with open('/proc/self/status') as f:
+        caps = int(re.search(r'CapEff:\s*(\S+)', f.read()).group(1), 16)
+    if hard == resource.RLIM_INFINITY or caps >> 24 & 1:
+        return ['crun']
+    return ['env', 'LD_PRELOAD=' + compiled(scratch, 'memlock', ('-shared', '-fPIC')), 'crun']
 
 
 def spawn(scratch, count, at_once, command):
@@ -72,17 +91,16 @@ def floor(scratch, directory, name='bench-floor'):
     return [compiled(scratch, 'floor'), os.path.join(directory, 'rootfs'), '/sys/fs/cgroup/' + name, '/bin/true']
 
 
-def runtimes(scratch, runs, limits):
+def runtimes(scratch, runs, limits, names):
     directory = bundle(os.path.join(scratch, 'limits' if limits else 'plain'), limits)
-    contestants = {'crun': ['crun'], 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}
-    samples = {name: timing.Sample() for name in contestants}
+    ways = {'crun': crun(scratch), 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}
+    commands = {name: way + ['run', '--bundle', directory, 'bench-%s-%%' % name] for name, way in ways.items() if name in names}
     if not limits:
-        samples[FLOOR] = timing.Sample()
+        commands[FLOOR] = floor(scratch, directory)
+    samples = {name: timing.Sample() for name in commands}
     for n in range(runs + 2):
-        for name, command in contestants.items():
-            once(scratch, command + ['run', '--bundle', directory, 'bench-%s-%d' % (name, n)], samples[name])
-        if not limits:
-            once(scratch, floor(scratch, directory), samples[FLOOR])
+        for name, command in commands.items():
+            once(scratch, [word.replace('%', str(n)) for word in command], samples[name])
     for s in samples.values():
         for values in (s.wall, s.cpu):
             del values[:2]
@@ -93,19 +111,16 @@ def runtimes(scratch, runs, limits):
 
 def memory(scratch):
     """Peak and anonymous memory of a runtime that waits for its container, in KiB."""
-    directory = os.path.join(scratch, 'plain')
-    path = os.path.join(directory, 'config.json')
+    waiting = bundle(os.path.join(scratch, 'waiting'), False)
+    path = os.path.join(waiting, 'config.json')
     with open(path) as f:
         config = json.load(f)
-    os.makedirs(os.path.join(directory, 'rootfs/bin'), exist_ok=True)
-    shutil.copy(shutil.which('busybox'), os.path.join(directory, 'rootfs/bin/sleep'))
+    shutil.copy(shutil.which('busybox'), os.path.join(waiting, 'rootfs/bin/sleep'))
     config['process']['args'] = ['/bin/sleep', '1000']
-    waiting = os.path.join(scratch, 'waiting')
-    shutil.copytree(directory, waiting, symlinks=True)
-    with open(os.path.join(waiting, 'config.json'), 'w') as f:
+    with open(path, 'w') as f:
         json.dump(config, f)
     print('\n### memory: the runtime while its container runs\n\n| | peak KiB (VmHWM) | of it anonymous now KiB |\n|---|---|---|')
-    for name, command in {'crun': ['crun'], 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}.items():
+    for name, command in {'crun': crun(scratch), 'runc': ['runc'], 'cwrt': [os.path.join(BIN, 'cwrt')]}.items():
         child = subprocess.Popen(command + ['run', '--bundle', waiting, 'memory-' + name], stdin=subprocess.DEVNULL)
         while subprocess.run(command + ['state', 'memory-' + name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                              text=True).stdout.find('"running"') < 0:
@@ -124,22 +139,29 @@ def left_over():
     return groups + states
 
 
-def many(scratch, alone, count, at_once):
-    """As fast as possible: the time of one start under load, a processor, against the time alone."""
-    directory = os.path.join(scratch, 'plain')
-    cores = os.cpu_count() or 1
+def alone(scratch, command):
+    """Wall milliseconds of one start, nothing beside it: the median of many."""
+    return 1000 * statistics.median(wall for wall, _ in spawn(scratch, ALONE, 1, command)[0])
+
+
+def many(scratch, count, at_once):
+    """As fast as possible: the time of one start under load, a processor, against the time alone, taken before and after."""
+    directory = bundle(os.path.join(scratch, 'many'), False)
+    cores = len(os.sched_getaffinity(0))
     print('\n### %d containers, %d at once, on %d processors\n\n| | all, s | one, times processors, ms | alone, ms | ratio | left behind |\n'
           '|---|---|---|---|---|---|' % (count, at_once, cores))
-    ways = {name: [program, 'run', '--bundle', directory, 'many-%s-%%' % name]
-            for name, program in (('crun', 'crun'), ('cwrt', os.path.join(BIN, 'cwrt')))}
+    ways = {name: way + ['run', '--bundle', directory, 'many-%s-%%' % name]
+            for name, way in (('crun', crun(scratch)), ('cwrt', [os.path.join(BIN, 'cwrt')]))}
     # what the kernel alone makes of so many at once
     ways[FLOOR] = floor(scratch, directory, 'many-floor-%')
     for name, command in ways.items():
+        before = alone(scratch, command)
         seconds = spawn(scratch, count, at_once, command)[1]
-        each = seconds * cores / count
-        print('| %s | %.2f | %.1f | %.1f | %.2f | %d |' % (name, seconds, each * 1000, alone[name] * 1000, each / alone[name],
-                                                           len(left_over())), flush=True)
-        time.sleep(5)  # the kernel takes network namespaces down later; that is not the next one's
+        left = len(left_over())
+        time.sleep(SETTLE)  # the kernel takes network namespaces down later; that is not the next one's
+        one = statistics.mean((before, alone(scratch, command)))
+        each = 1000 * seconds * cores / count
+        print('| %s | %.2f | %.2f | %.2f | %.2f | %d |' % (name, seconds, each, one, each / one, left), flush=True)
 
 
 def from_image(scratch, runs):
@@ -152,9 +174,9 @@ def from_image(scratch, runs):
         name = r.address + '/library/demo:latest'
         subprocess.run([os.path.join(BIN, 'cwrun'), 'pull', '--quiet', '--store', store, '--insecure-registry', r.address,
                         name], check=True, stdout=subprocess.DEVNULL)
-    directory = os.path.join(scratch, 'plain')
+    directory = bundle(os.path.join(scratch, 'unpacked'), False)
     contestants = {
-        'crun': ['crun', 'run', '--bundle', directory],
+        'crun': crun(scratch) + ['run', '--bundle', directory],
         'runc': ['runc', 'run', '--bundle', directory],
         'cwrun run': [os.path.join(BIN, 'cwrun'), 'run', '--store', store, name, '--', '/bin/true'],
         'cwrun run --userns none': [os.path.join(BIN, 'cwrun'), 'run', '--userns', 'none', '--store', store, name, '--',
@@ -171,21 +193,44 @@ def from_image(scratch, runs):
     timing.table('start: cwrun run of /bin/true on a pulled image (overlay root, seccomp, user namespace)', samples, 'crun')
 
 
+def set_up_bare():
+    """In a mount namespace of our own."""
+    subprocess.run(['umount', '--recursive', '--lazy', '/sys/fs/cgroup'], stderr=subprocess.DEVNULL)
+    for kind, where in (('cgroup2', '/sys/fs/cgroup'), ('tmpfs', '/run')):
+        subprocess.run(['mount', '-t', kind, kind, where], check=True)
+
+
+PARTS = ('plain', 'limits', 'memory', 'many', 'image')
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--runs', type=int, default=15)
     parser.add_argument('--many', type=int, default=500)
     parser.add_argument('--at-once', type=int, default=64)
-    parser.add_argument('--only-runtime', action='store_true', help='leave out cwrun on a pulled image')
+    parser.add_argument('--parts', default=','.join(PARTS), help='of ' + ','.join(PARTS))
+    parser.add_argument('--without-runc', action='store_true')
+    parser.add_argument('--bare', action='store_true')
     args = parser.parse_args()
+    parts = args.parts.split(',')
+    if args.bare and os.environ.get('BENCH_BARE') != 'inside':
+        os.environ['BENCH_BARE'] = 'inside'
+        os.execvp('unshare', ['unshare', '--mount', '--propagation', 'private', '--', sys.executable] + sys.argv)
+    if args.bare:
+        set_up_bare()
+        parts = [p for p in parts if p in ('plain', 'many')]
+    names = ['crun', 'cwrt'] + ([] if args.without_runc else ['runc'])
     scratch = tempfile.mkdtemp(prefix='bench.', dir='/scratch' if os.path.isdir('/scratch') else '/var/tmp')
     try:
-        plain = runtimes(scratch, args.runs, False)
-        limited = runtimes(scratch, args.runs, True)
-        print('\nwith limits / without: ' + ', '.join('%s %.2f' % (n, limited[n] / plain[n]) for n in limited))
-        memory(scratch)
-        many(scratch, plain, args.many, args.at_once)
-        if not args.only_runtime:
+        plain = runtimes(scratch, args.runs, False, names) if 'plain' in parts else None
+        limited = runtimes(scratch, args.runs, True, names) if 'limits' in parts else None
+        if plain and limited:
+            print('\nwith limits / without: ' + ', '.join('%s %.2f' % (n, limited[n] / plain[n]) for n in limited))
+        if 'memory' in parts:
+            memory(scratch)
+        if 'many' in parts:
+            many(scratch, args.many, args.at_once)
+        if 'image' in parts:
             from_image(scratch, args.runs)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
