@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -66,6 +67,7 @@ static int set_process(struct ctr_process *p, const struct exec_options *o, char
                        struct err *e)
 {
     const char *term = getenv("TERM");
+    struct winsize size;
 
     str_list_free(&p->args);
     for (; *words; words++)
@@ -73,6 +75,11 @@ static int set_process(struct ctr_process *p, const struct exec_options *o, char
     p->terminal = o->tty || (!o->no_tty && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO));
     if (p->terminal && term)
         str_list_setenv(&p->env, "TERM", term);
+    /* From the beginning: a program may ask before we are there to tell it. */
+    if (p->terminal && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0) {
+        p->console_rows = size.ws_row;
+        p->console_columns = size.ws_col;
+    }
     for (size_t i = 0; i < o->env.n; i++) {
         AUTO_FREE char *name = mem_strdup(o->env.items[i]);
         char *equals = strchr(name, '=');
@@ -119,7 +126,6 @@ static int start_on_terminal(const struct starting *s, int dir, int fds[TTY_FD_E
     if (start(s, theirs, ret_pid, &fds[TTY_FD_PROGRAM], e) < 0 ||
         (fds[TTY_FD_MASTER] = tty_receive(ours, e)) < 0)
         return -1;
-    tty_copy_size(fds[TTY_FD_MASTER]);
     fds[TTY_FD_LISTENER] = tty_listen(dir, *ret_pid, e);
     return fds[TTY_FD_LISTENER] < 0 ? -1 : 0;
 }
