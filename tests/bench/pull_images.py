@@ -69,18 +69,23 @@ def debian_layer():
 
 
 def joined(layers):
-    """One layer of several: an archive ends with two blocks of zeros, and what comes behind them is not read."""
-    out = io.BytesIO()
+    """One layer of several. A name comes once, as podman wants it: what a later layer has again is left out."""
+    out, seen = io.BytesIO(), set()
     for layer in layers:
         with tarfile.open(fileobj=io.BytesIO(layer.tar)) as tar:
-            tar.getmembers()
-            out.write(layer.tar[:tar.offset])
+            members = tar.getmembers()
+            ends = [member.offset for member in members[1:]] + [tar.offset]
+        for member, end in zip(members, ends):
+            name = os.path.normpath(member.name)
+            if name not in seen:
+                seen.add(name)
+                out.write(layer.tar[member.offset:end])
     return image.Layer(raw=out.getvalue() + bytes(1024))
 
 
 def build(layout):
     """Names and what is in them; the layout is kept in the cache, too."""
-    made = os.path.join(CACHE, 'images-with-one.txt')
+    made = os.path.join(CACHE, 'images-with-one-2.txt')
     if not os.path.exists(made):
         os.makedirs(CACHE, exist_ok=True)
         base = debian_layer()

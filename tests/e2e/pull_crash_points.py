@@ -90,14 +90,16 @@ class CrashPoints(unittest.TestCase):
         step = 1 if os.environ.get('CW_CRASH_POINTS') == 'all' else max(1, len(calls) // EVERY_DAY)
         points = [n for n, call in enumerate(calls, 1) if n % step == 0 or call in NAMING]
         killed = 0
-        for at in points:
-            with self.subTest(at=at, call=calls[at - 1]):
-                store = os.path.join(self.scratch, 'store%d' % at)
-                killed += self.pull(store, at).returncode == -signal.SIGKILL
+        for at in points + sorted(set(calls)):
+            with self.subTest(at=at):
+                store = os.path.join(self.scratch, 'store-%s' % at)
+                status = self.pull(store, at).returncode
+                # Data come in other pieces each time, so there may be fewer calls than were counted; but none of a kind less.
+                self.assertIn(status, (-signal.SIGKILL, 0) if at in points else (-signal.SIGKILL,))
+                killed += status == -signal.SIGKILL
                 self.check(store, wanted)
                 tools.remove(store)
-        # Threads take turns as they like, so the last few calls may be fewer than counted.
-        self.assertGreater(killed, len(points) * 0.9)
+        self.assertGreater(killed, len(set(calls)))  # so numbers are hit as well
         print('killed at %d of %d calls' % (killed, len(calls)))
 
     def check(self, store, wanted):

@@ -5,6 +5,7 @@
 """The image store: sizes, damage found and repaired, views of images, pins, removal, least recently used first."""
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -99,6 +100,45 @@ class PullStore(unittest.TestCase):
         self.cwrun('unpin', self.name(3))
         self.cwrun('prune', '--keep', '500000')
         self.assertEqual(self.names(), ['i1'])
+
+    def removal(self, n, **more):
+        """cwrun rmi with tests/fixtures/crashpoint.c in it."""
+        library = os.path.join(self.scratch, 'crashpoint.so')
+        if not os.path.exists(library):
+            subprocess.run(['gcc', '-O1', '-shared', '-fPIC', '-o', library, os.path.join(tools.TOP, 'tests/fixtures/crashpoint.c'), '-ldl'],
+                           check=True)
+        return subprocess.Popen(tools.program('rmi', '--store', self.store, self.name(n)), stdout=subprocess.DEVNULL, env=dict(
+            os.environ, LD_PRELOAD=library, ASAN_OPTIONS='verify_asan_link_order=0', **more))
+
+    def test_a_removal_is_in_nobodys_way(self):
+        """Stopped in the middle of its files, for as long as one likes, it keeps nobody from pulling, using or removing images."""
+        self.pull(1, 2, 3)
+        log = os.path.join(self.scratch, 'calls')
+        self.assertEqual(self.removal(3, CW_CRASH_LOG=log).wait(timeout=60), 0)
+        with open(log) as source:
+            calls = source.read().rstrip('\0').split()
+        buried = max(n for n, call in enumerate(calls) if call.startswith('rename'))
+        files = [n for n, call in enumerate(calls) if call == 'unlinkat' and n > buried]
+        self.assertGreater(len(files), 5)
+        removal = self.removal(2, CW_CRASH_AT=str(files[2] + 1), CW_CRASH_STOP='1')
+        try:
+            self.assertTrue(os.WIFSTOPPED(os.waitpid(removal.pid, os.WUNTRACED)[1]))
+            self.assertEqual(self.names(), ['i1'])
+            self.pull(1, 2, 3)
+            self.assertEqual(self.names(), ['i1', 'i2', 'i3'])
+            view = os.path.join(self.scratch, 'removal-view')
+            os.mkdir(view)
+            self.cwrun('mount', self.name(2), view)
+            self.assertEqual(os.stat(view + '/d2/f').st_size, 200000)
+            subprocess.run(tools.program('umount', view), check=True, timeout=60)
+            self.cwrun('rmi', self.name(3))
+            self.cwrun('rmi', self.name(1))
+        finally:
+            os.kill(removal.pid, signal.SIGCONT)
+        self.assertEqual(removal.wait(timeout=60), 0)
+        self.assertEqual(self.names(), ['i2'])
+        self.cwrun('doctor', '--images')
+        self.assertEqual(tools.leftovers(self.store), [])
 
     def test_a_view_keeps_its_image(self):
         self.pull(1)
