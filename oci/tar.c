@@ -273,6 +273,7 @@ static int begin_gnu_sparse(struct tar *t, const unsigned char *b, struct err *e
 {
     int64_t real;
 
+    tar_ext_drop_map(&t->ext);
     if (number(b, F_REAL_SIZE, 0, INT64_MAX, &real, e) < 0 || gnu_pairs(t, b, AT_GNU_MAP, 4, e) < 0)
         return -1;
     t->ext.sparse = true;
@@ -375,7 +376,8 @@ static int on_entry_header(struct tar *t, const unsigned char *b, uint64_t size,
     t->entry.size = sparse_pax && x->has_real_size ? x->real_size : t->stored;
     t->padding = (unsigned)(-t->stored & (BLOCK - 1));
     if (t->entry.type != TAR_FILE) {
-        x->sparse = false;
+        x->sparse = false; /* a map makes no holes in what is no file */
+        tar_ext_drop_map(x);
         return begin_data(t, e);
     }
     if (flag == 'S')
@@ -384,9 +386,7 @@ static int on_entry_header(struct tar *t, const unsigned char *b, uint64_t size,
         str_clear(&t->body);
         t->map_at = 0;
         t->map_seen = t->map_want = t->map_offset = 0;
-        t->ext.n_map = 0;
-        free(t->ext.map);
-        t->ext.map = NULL;
+        tar_ext_drop_map(x);
         t->state = IN_PAX_MAP;
         return 0;
     }

@@ -70,6 +70,14 @@ static bool parse_time(const char *text, size_t n, struct timespec *ret)
     return true;
 }
 
+void tar_ext_drop_map(struct tar_ext *x)
+{
+    free(x->map);
+    x->map = NULL;
+    x->n_map = 0;
+    x->sparse_offset_open = false;
+}
+
 int tar_ext_piece(struct tar_ext *x, uint64_t offset, uint64_t n, struct err *e)
 {
     if (x->n_map >= BOUND_TAR_SPARSE)
@@ -209,9 +217,7 @@ static int on_sparse_map(struct tar_ext *x, const struct record *r, struct err *
     uint64_t pair[2];
 
     x->sparse = true;
-    x->n_map = 0;
-    free(x->map);
-    x->map = NULL;
+    tar_ext_drop_map(x);
     for (int i = 0; p < end; i ^= 1) {
         const char *comma = memchr(p, ',', (size_t)(end - p));
         const char *stop = comma ? comma : end;

@@ -37,6 +37,8 @@ struct tar_ext {
 void tar_ext_reset(struct tar_ext *x);
 /* Records of an `x` header, n bytes. */
 int tar_ext_records(struct tar_ext *x, const char *data, size_t n, struct err *e) MUST_CHECK;
+/* Whatever map there is, is none. */
+void tar_ext_drop_map(struct tar_ext *x);
 int tar_ext_piece(struct tar_ext *x, uint64_t offset, uint64_t n, struct err *e) MUST_CHECK;
 /* Pieces ascend within real_size and hold `stored` bytes in all. */
 int tar_ext_check_map(const struct tar_ext *x, uint64_t real_size, uint64_t stored, struct err *e)
