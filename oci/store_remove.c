@@ -1,11 +1,15 @@
 /*
  * Removing: an image loses its index file first, then its layers are moved, each by one rename under the store's
- * lock, into a work directory; the long part, removing them there, needs no lock and stands in nobody's way.
+ * lock, into a work directory; the long part, removing them there, needs no lock and stands in nobody's way. Nor is it
+ * in the way of what else wants the processors: it has the least of priorities.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/bounds.h"
@@ -16,6 +20,8 @@
 #include "base/str.h"
 #include "oci/ref.h"
 #include "oci/store_inner.h"
+
+enum { LEAST = 19 }; /* of nice(2) */
 
 void store_forget_image(struct oci_store *s, const struct stored_image *i)
 {
@@ -204,6 +210,33 @@ static int remove_locked(struct oci_store *s, const char *name, struct store_wor
     return commit_removal(s, grave, &ids, NULL, e);
 }
 
+struct emptying {
+    struct oci_store *s;
+    struct store_work *grave;
+};
+
+static void *empty(void *arg)
+{
+    const struct emptying *w = arg;
+
+    if (setpriority(PRIO_PROCESS, 0, LEAST) < 0)
+        errno = 0; /* then it is as important as the rest */
+    store_end(w->s, w->grave);
+    return NULL;
+}
+
+/* On a thread of its own: a priority that was lowered cannot be raised by everybody. */
+static void empty_grave(struct oci_store *s, struct store_work *grave)
+{
+    struct emptying w = {s, grave};
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, empty, &w) == 0)
+        pthread_join(thread, NULL);
+    else
+        store_end(s, grave);
+}
+
 int oci_store_remove(struct oci_store *s, const char *name_or_id, struct err *e)
 {
     struct store_work grave = STORE_WORK_INIT;
@@ -212,7 +245,7 @@ int oci_store_remove(struct oci_store *s, const char *name_or_id, struct err *e)
         return -1;
     int rc = remove_locked(s, name_or_id, &grave, e);
 
-    store_end(s, &grave);
+    empty_grave(s, &grave);
     return rc;
 }
 
@@ -301,7 +334,7 @@ int oci_store_prune(struct oci_store *s, uint64_t max_bytes, uint64_t *ret_freed
     if (!max_bytes)
         store_partial_sweep(s, 0);
 
-    store_end(s, &grave);
+    empty_grave(s, &grave);
     return rc;
 }
 

@@ -318,6 +318,37 @@ def again(scratch, address, runs):
             print('| %s | %s | %.3f | %.3f | %.1f |' % (who, what, middle[0], middle[1], middle[2] / 1e6), flush=True)
 
 
+def start_of_a_run(disk, reference):
+    """Seconds of a whole run of `true` on an image that is there, asked for anew at the registry."""
+    start = time.monotonic()
+    subprocess.run([CWRUN, 'run', '-q', '--cgroup', 'partial', '--network', 'none', '--store', disk.where + '/images', '--pull', 'always',
+                    '--insecure-registry', reference.split('/')[0], reference, '/bin/true'], check=True, stdin=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+def in_the_way(scratch, address):
+    """Runs one after the other, alone and while ml is removed and what it held is given back."""
+    small, ml = ('%s/library/%s:latest' % (address, name) for name in ('small', 'ml'))
+    disk, s = Disk(scratch, 8192), Sample()
+    try:
+        cwrun(disk, small, s)
+        start_of_a_run(disk, small)
+        rows, removals = {'alone': [start_of_a_run(disk, small) for _ in range(20)], 'beside the removal of ml': []}, []
+        for _ in range(2):
+            cwrun(disk, ml, s)
+            removal = subprocess.Popen([CWRUN, 'rmi', '--store', disk.where + '/images', ml], stdout=subprocess.DEVNULL)
+            begin = time.monotonic()
+            while removal.poll() is None:
+                rows['beside the removal of ml'].append(start_of_a_run(disk, small))
+            removals.append(time.monotonic() - begin)
+    finally:
+        disk.close()
+    print('\n### a run of `true` on small, milliseconds (two removals took %s s)\n' % ' and '.join('%.2f' % x for x in removals))
+    print('| | runs | median | max |\n|---|---|---|---|')
+    for what, row in rows.items():
+        print('| %s | %d | %.0f | %.0f |' % (what, len(row), 1000 * sorted(row)[len(row) // 2], 1000 * max(row)), flush=True)
+
+
 def build_floor():
     os.makedirs(os.path.dirname(FLOOR), exist_ok=True)
     subprocess.run(['gcc', '-O2', '-o', FLOOR, os.path.join(HERE, 'pull_floor.c'), '-lisal', '-lcrypto', '-lpthread'], check=True)
@@ -326,7 +357,7 @@ def build_floor():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--runs', type=int, default=3)
-    parser.add_argument('--only', action='append', help='small, base, ml, one, again; repeatable')
+    parser.add_argument('--only', action='append', help='small, base, ml, one, again, way; repeatable')
     parser.add_argument('--who', action='append', help='only these contestants; repeatable')
     parser.add_argument('--rows', metavar='FILE', help='what was measured is kept there, and joined with what is there already')
     args = parser.parse_args()
@@ -342,7 +373,7 @@ def main():
             Sample.source = r.process.pid
             for name, layers, tar, blob in made:
                 wanted = not args.only or name in args.only
-                if wanted or 'again' in args.only and name.startswith('ml'):
+                if wanted or ('again' in args.only and name.startswith('ml')) or ('way' in args.only and name in ('small', 'ml')):
                     r.push(LAYOUT, name + ':latest', 'library/' + name, 'latest')
                 if not wanted or name in ('ml2', 'ml5'):
                     continue
@@ -357,6 +388,8 @@ def main():
                         json.dump(kept, f)
             if not args.only or 'again' in args.only:
                 again(scratch, r.address, args.runs)
+            if not args.only or 'way' in args.only:
+                in_the_way(scratch, r.address)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
