@@ -64,6 +64,21 @@ cJSON *json_add_array(cJSON *obj, const char *key);
 void json_add_str_list(cJSON *obj, const char *key, const struct str_list *l);
 void json_add_item(cJSON *obj, const char *key, cJSON *item); /* takes item */
 
+/*
+ * Text at once, without a tree: for what is written often. Each appends one value, after a comma where one is due; key
+ * is plain ASCII, or NULL in an array. -1 when the string's maximum would be passed; it is then cut anywhere.
+ */
+int json_put_str(struct str *s, const char *key, const char *value) MUST_CHECK; /* NULL: null */
+int json_put_int(struct str *s, const char *key, int64_t value) MUST_CHECK;
+/* Rounded to millionths, which is what is known of a time; not finite: null. */
+int json_put_micro(struct str *s, const char *key, double value) MUST_CHECK;
+int json_put_bool(struct str *s, const char *key, bool value) MUST_CHECK;
+int json_put_null(struct str *s, const char *key) MUST_CHECK;
+/* n bytes that are JSON already. */
+int json_put_text(struct str *s, const char *key, const char *text, size_t n) MUST_CHECK;
+int json_put_open(struct str *s, const char *key, char bracket) MUST_CHECK; /* '{' or '[' */
+int json_put_close(struct str *s, char bracket) MUST_CHECK;                 /* '}' or ']' */
+
 /* Field tables. */
 enum json_type {
     JSON_STR,      /* char *, NULL when missing or null */

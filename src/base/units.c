@@ -232,6 +232,12 @@ void cpu_set_and(struct cpu_set *s, const struct cpu_set *other)
         s->bits[i] &= other->bits[i];
 }
 
+void cpu_set_or(struct cpu_set *s, const struct cpu_set *other)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(s->bits); i++)
+        s->bits[i] |= other->bits[i];
+}
+
 void cpu_set_minus(struct cpu_set *s, const struct cpu_set *other)
 {
     for (size_t i = 0; i < ARRAY_SIZE(s->bits); i++)
@@ -240,9 +246,14 @@ void cpu_set_minus(struct cpu_set *s, const struct cpu_set *other)
 
 int cpu_set_next(const struct cpu_set *s, unsigned from)
 {
-    for (unsigned cpu = from; cpu < UNITS_CPU_MAX; cpu++)
-        if (cpu_set_has(s, cpu))
-            return (int)cpu;
+    for (unsigned word = from / 64; word < ARRAY_SIZE(s->bits); word++) {
+        uint64_t left = s->bits[word];
+
+        if (word == from / 64)
+            left &= ~0ULL << (from % 64);
+        if (left)
+            return (int)(word * 64 + (unsigned)__builtin_ctzll(left));
+    }
     return -1;
 }
 

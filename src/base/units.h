@@ -50,6 +50,7 @@ void cpu_set_del(struct cpu_set *s, unsigned cpu);
 bool cpu_set_has(const struct cpu_set *s, unsigned cpu);
 unsigned cpu_set_count(const struct cpu_set *s);
 void cpu_set_and(struct cpu_set *s, const struct cpu_set *other);
+void cpu_set_or(struct cpu_set *s, const struct cpu_set *other);
 void cpu_set_minus(struct cpu_set *s, const struct cpu_set *other);
 /* Next member at or after `from`, or -1. */
 int cpu_set_next(const struct cpu_set *s, unsigned from);

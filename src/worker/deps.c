@@ -64,6 +64,7 @@ struct deps {
     bool stopped;
     bool looking, look_again; /* at what others have put into the cache */
     char *shown_path;         /* of the last status */
+    char *keys;               /* as check-ins tell them; NULL: to be made anew */
 };
 
 static struct dep *find(struct deps *d, const char *uuid, const char *path)
@@ -72,6 +73,12 @@ static struct dep *find(struct deps *d, const char *uuid, const char *path)
         if (str_eq(x->uuid, uuid) && str_eq(x->path, path))
             return x;
     return NULL;
+}
+
+static void forget_keys(struct deps *d)
+{
+    free(d->keys);
+    d->keys = NULL;
 }
 
 static struct dep *add(struct deps *d, const char *uuid, const char *path)
@@ -83,6 +90,7 @@ static struct dep *add(struct deps *d, const char *uuid, const char *path)
     x->last_used = clock_epoch();
     x->next = d->list;
     d->list = x;
+    forget_keys(d);
     return x;
 }
 
@@ -94,6 +102,7 @@ static void drop(struct deps *d, struct dep *x)
         at = &(*at)->next;
     BUG_ON(!*at);
     *at = x->next;
+    forget_keys(d);
     deps_place_free(x->place);
     str_list_free(&x->dependents);
     free(x->message);
@@ -359,23 +368,30 @@ void deps_release(struct deps *d, const char *run)
     evict(d);
 }
 
-cJSON *deps_keys(struct deps *d)
+/* False: there is no room for it and the bracket behind it. */
+static bool add_key(struct str *keys, const struct dep *x)
 {
-    cJSON *array = cJSON_CreateArray();
-    size_t bytes = 2;
+    AUTO(str) struct str pair = STR_INIT(BOUND_SERVICE_JSON);
 
-    for (struct dep *x = d->list; x; x = x->next) {
-        cJSON *pair = json_add_array(array, NULL);
+    BUG_ON(json_put_open(&pair, NULL, '[') < 0 || json_put_str(&pair, NULL, x->uuid) < 0 ||
+           json_put_str(&pair, NULL, x->path) < 0 || json_put_close(&pair, ']') < 0);
+    return keys->len + 1 + pair.len < keys->max &&
+           json_put_text(keys, NULL, str_text(&pair), pair.len) == 0;
+}
 
-        json_add_str(pair, NULL, x->uuid);
-        json_add_str(pair, NULL, x->path);
-        AUTO_FREE char *text = json_text(pair);
+const char *deps_keys(struct deps *d)
+{
+    struct str keys = STR_INIT(BOUND_CHECKIN_DEPENDENCIES);
 
-        bytes += strlen(text) + 1;
-        if (bytes > BOUND_CHECKIN_DEPENDENCIES)
-            cJSON_DeleteItemFromArray(array, cJSON_GetArraySize(array) - 1);
-    }
-    return array;
+    if (d->keys)
+        return d->keys;
+    BUG_ON(json_put_open(&keys, NULL, '[') < 0);
+    for (const struct dep *x = d->list; x; x = x->next)
+        if (!add_key(&keys, x))
+            break;
+    BUG_ON(json_put_close(&keys, ']') < 0);
+    d->keys = str_take(&keys);
+    return d->keys;
 }
 
 size_t deps_active(const struct deps *d)
@@ -601,5 +617,6 @@ void deps_free(struct deps *d)
         drop(d, d->list);
     deps_dirs_close(&d->dirs);
     free(d->shown_path);
+    free(d->keys);
     free(d);
 }

@@ -72,7 +72,8 @@ void deps_keep_runs(struct deps *d, const struct str_list *runs);
 void deps_release(struct deps *d, const char *run);
 
 /* The check-in's array of [uuid, path], every key known, below BOUND_CHECKIN_DEPENDENCIES bytes (B139, B051). */
-cJSON *deps_keys(struct deps *d);
+/* Borrowed until the next call. */
+const char *deps_keys(struct deps *d);
 /* Downloads in progress. */
 size_t deps_active(const struct deps *d);
 

@@ -92,7 +92,10 @@ struct stage_time {
     double start, end; /* epoch; 0: not yet */
 };
 
+struct report_text;
+
 struct run_report {
+    struct report_text *kept; /* where its text is kept between check-ins; NULL: nowhere */
     const char *uuid, *run_status, *docker_image /* or NULL */, *state, *remote;
     const char *failure_message; /* NULL: nothing to report (B033) */
     double bundle_start_time, container_time_total, container_time_user, container_time_system;
@@ -109,10 +112,22 @@ struct checkin_request {
     const char *hostname;
     bool shared_file_system, tag_exclusive, is_terminating, preemptible;
     int64_t exit_after_num_runs;
-    cJSON *dependencies; /* array of [uuid, path], duplicated; NULL: [] */
+    const char *dependencies; /* JSON: array of [uuid, path]; NULL: [] */
     const struct run_report *runs;
     size_t n_runs;
 };
+/*
+ * The text of a report, as it was last written: a check-in tells all runs, and most of them have nothing new. Made anew
+ * when any field of the report differs from what the text was made of. Zeroed at first; report_text_free.
+ */
+struct report_text {
+    struct run_report of; /* its strings are ours */
+    char *text;           /* NULL: none yet */
+    size_t n;
+    unsigned made; /* how many times */
+};
+void report_text_free(struct report_text *k);
+
 /* Compact JSON, a new string; ints stay ints, strings are cut to ASCII (B052). When it would pass the
  * service's 8 MiB (B051), statuses are emptied. */
 char *protocol_checkin_text(const struct checkin_request *r);

@@ -98,6 +98,11 @@ void live_ask_inputs(struct live *l)
     free(p.image);
 }
 
+static bool is_waiting(const struct live *l)
+{
+    return l->asking;
+}
+
 static void ask_if_waiting(struct live *l, const void *arg)
 {
     (void)arg;
@@ -108,13 +113,13 @@ static void ask_if_waiting(struct live *l, const void *arg)
 void run_manager_dep_changed(void *manager, const char *uuid, const char *path)
 {
     (void)uuid, (void)path;
-    manager_each(manager, ask_if_waiting, NULL);
+    manager_each_that(manager, is_waiting, ask_if_waiting, NULL);
 }
 
 void run_manager_image_changed(void *manager, const char *image)
 {
     (void)image;
-    manager_each(manager, ask_if_waiting, NULL);
+    manager_each_that(manager, is_waiting, ask_if_waiting, NULL);
 }
 
 void live_release_inputs(struct live *l)
@@ -131,18 +136,12 @@ void live_release_inputs(struct live *l)
 
 /* ---- CPUs, GPUs, ids ---- */
 
-static void add_cpus(struct cpu_set *to, const struct cpu_set *from)
-{
-    for (int cpu = cpu_set_next(from, 0); cpu >= 0; cpu = cpu_set_next(from, (unsigned)cpu + 1))
-        cpu_set_add(to, (unsigned)cpu);
-}
-
 static void used_cpus(const struct run_manager *m, struct cpu_set *ret)
 {
     *ret = (struct cpu_set){0};
     manager_quarantined_cpus(m, ret);
     for (const struct live *l = m->first; l; l = l->next)
-        add_cpus(ret, &l->held);
+        cpu_set_or(ret, &l->held);
 }
 
 static bool is_gpu_held(const struct run_manager *m, const char *uuid)
@@ -228,6 +227,11 @@ void live_place(struct live *l)
     live_feed_text(l, EV_PLACED, NULL);
 }
 
+static bool is_short(const struct live *l)
+{
+    return l->wants_place;
+}
+
 static void place_if_waiting(struct live *l, const void *arg)
 {
     (void)arg;
@@ -237,5 +241,5 @@ static void place_if_waiting(struct live *l, const void *arg)
 
 void manager_place_waiting(struct run_manager *m)
 {
-    manager_each(m, place_if_waiting, NULL);
+    manager_each_that(m, is_short, place_if_waiting, NULL);
 }

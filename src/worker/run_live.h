@@ -46,6 +46,8 @@ struct live {
     struct loop_watch *dir_timer; /* its directory on a shared file system is waited for… */
     uint64_t dir_until_ns;        /* …until then; 0: not yet */
     struct usage_meter meter;
+    uint64_t looked_ns;      /* when the kernel was last asked for its figures */
+    struct report_text told; /* its part of a check-in */
     struct upload *upload;
 };
 
@@ -55,6 +57,8 @@ struct run_manager {
     size_t n, busy;
     struct quarantine *quarantined; /* what containers that do not die hold */
     bool stopped;
+    struct run_report *reports; /* of the last check-in; the room is used again */
+    size_t n_reports, room_reports;
     unsigned asking; /* questions after an outage in flight */
     struct loop_watch
         *gone_timer; /* every few minutes: does the service still know our runs? (D18) */
@@ -79,6 +83,9 @@ void live_drop(struct live *l);
 /* Call fn for every run; runs may come and go meanwhile. */
 void manager_each(struct run_manager *m, void (*fn)(struct live *l, const void *arg),
                   const void *arg);
+/* For those only of which is_meant is true now. */
+void manager_each_that(struct run_manager *m, bool (*is_meant)(const struct live *l),
+                       void (*fn)(struct live *l, const void *arg), const void *arg);
 
 /* run_inputs.c */
 void live_ask_inputs(struct live *l);
@@ -100,5 +107,6 @@ void live_remove_dir(struct live *l); /* then forgets */
 /* run_watch.c */
 void live_start(struct live *l);
 void live_watch(struct live *l);
-void live_unwatch(struct live *l); /* watches and timers only; the container lives on */
-void live_refresh(struct live *l); /* figures for a report */
+void live_unwatch(struct live *l);     /* watches and timers only; the container lives on */
+void live_refresh(struct live *l);     /* figures as of now */
+void live_refresh_old(struct live *l); /* if they are too old for a report */

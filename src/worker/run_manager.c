@@ -38,6 +38,7 @@ void live_unref(struct live *l)
     ctr_shim_free(l->shim);
     image_unref(l->image);
     free(l->digest);
+    report_text_free(&l->told);
     run_free(l->run);
     bundle_free(l->again);
     /* Counted: the analyser cannot follow who holds what, and takes a last but one for a last. */
@@ -100,19 +101,30 @@ void live_drop(struct live *l)
     m->o.changed(m->o.changed_arg);
 }
 
-void manager_each(struct run_manager *m, void (*fn)(struct live *l, const void *arg),
-                  const void *arg)
+void manager_each_that(struct run_manager *m, bool (*is_meant)(const struct live *l),
+                       void (*fn)(struct live *l, const void *arg), const void *arg)
 {
-    size_t n = 0, room = m->n;
-    AUTO_FREE struct live **all = mem_array(room + 1, sizeof(struct live *));
+    AUTO_FREE struct live **all = NULL;
+    size_t n = 0, room = 0;
 
-    for (struct live *l = m->first; l; l = l->next)
+    for (struct live *l = m->first; l; l = l->next) {
+        if (is_meant && !is_meant(l))
+            continue;
+        if (n == room)
+            all = mem_realloc(all, room = 2 * room + 16, sizeof(struct live *));
         all[n++] = live_ref(l);
+    }
     for (size_t i = 0; i < n; i++) {
         if (!all[i]->dropped)
             fn(all[i], arg);
         live_unref(all[i]);
     }
+}
+
+void manager_each(struct run_manager *m, void (*fn)(struct live *l, const void *arg),
+                  const void *arg)
+{
+    manager_each_that(m, NULL, fn, arg);
 }
 
 static struct live *find(const struct run_manager *m, const char *uuid)
@@ -396,13 +408,14 @@ static void report_of(struct live *l, struct run_report *ret)
     const struct run *r = l->run;
     bool running = r->stage == RUN_RUNNING;
 
-    live_refresh(l);
+    live_refresh_old(l);
     *ret = (struct run_report){
-        .uuid = mem_strdup(r->bundle.uuid),
-        .run_status = mem_strdup(r->status),
-        .docker_image = mem_strdup(r->docker_image),
+        .kept = &l->told,
+        .uuid = r->bundle.uuid,
+        .run_status = r->status,
+        .docker_image = r->docker_image,
         .state = run_stage_state(r->stage),
-        .remote = mem_strdup(l->m->o.remote),
+        .remote = l->m->o.remote,
         .failure_message = run_failure_text(r),
         .bundle_start_time = r->bundle_start,
         .container_time_total = r->time_total,
@@ -417,34 +430,33 @@ static void report_of(struct live *l, struct run_report *ret)
     memcpy(ret->times, r->times, sizeof(ret->times));
 }
 
-void run_manager_reports(struct run_manager *m, struct run_report **ret, size_t *ret_n)
+static void forget_reports(struct run_manager *m)
 {
-    *ret = mem_array(m->n + 1, sizeof(**ret));
-    *ret_n = 0;
+    for (size_t i = 0; i < m->n_reports; i++)
+        free((char *)m->reports[i].failure_message);
+    m->n_reports = 0;
+}
+
+void run_manager_reports(struct run_manager *m, const struct run_report **ret, size_t *ret_n)
+{
+    forget_reports(m);
+    if (m->room_reports < m->n) {
+        m->room_reports = 2 * m->n;
+        m->reports = mem_realloc(m->reports, m->room_reports, sizeof(*m->reports));
+    }
     for (struct live *l = m->first; l; l = l->next)
         if (!l->silent && !l->untold && !l->run->finalized && l->run->stage != RUN_FINISHED)
-            report_of(l, &(*ret)[(*ret_n)++]);
+            report_of(l, &m->reports[m->n_reports++]);
+    *ret = m->reports;
+    *ret_n = m->n_reports;
 }
 
-void run_reports_free(struct run_report *reports, size_t n)
+void run_manager_handed_back(struct run_manager *m, const char *uuid)
 {
-    for (size_t i = 0; i < n; i++) {
-        char *strings[] = {(char *)reports[i].uuid, (char *)reports[i].run_status,
-                           (char *)reports[i].docker_image, (char *)reports[i].remote,
-                           (char *)reports[i].failure_message};
-        for (size_t k = 0; k < ARRAY_SIZE(strings); k++)
-            free(strings[k]);
-    }
-    free(reports);
-}
+    struct live *l = find(m, uuid);
 
-void run_manager_reported(struct run_manager *m, const struct run_report *reports, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        struct live *l = find(m, reports[i].uuid);
-        if (l && str_eq(reports[i].state, run_stage_state(RUN_RESTAGED)))
-            forget(l);
-    }
+    if (l)
+        forget(l);
 }
 
 static void restage(struct live *l, const void *arg)
@@ -601,5 +613,7 @@ void run_manager_free(struct run_manager *m)
     }
     manager_quarantine_end(m);
     loop_watch_free(m->gone_timer);
+    forget_reports(m);
+    free(m->reports);
     free(m);
 }

@@ -75,12 +75,13 @@ void run_manager_act(struct run_manager *m, const struct action *a);
 void run_manager_dep_changed(void *manager, const char *uuid, const char *path);
 void run_manager_image_changed(void *manager, const char *image);
 
-/* Reports of all runs for a check-in, refreshed; *ret freed with run_reports_free. Runs that are finalized or were
- * taken away are left out (B049). */
-void run_manager_reports(struct run_manager *m, struct run_report **ret, size_t *ret_n);
-void run_reports_free(struct run_report *reports, size_t n);
-/* A check-in with these reports was accepted: runs it told to be staged are dropped (B050). */
-void run_manager_reported(struct run_manager *m, const struct run_report *reports, size_t n);
+/*
+ * Reports of all runs for a check-in, borrowed until the loop goes on. Runs that are finalized or were taken away are left
+ * out (B049). What the kernel measures is as of now, or, where runs are many, some seconds old (run_watch.c).
+ */
+void run_manager_reports(struct run_manager *m, const struct run_report **ret, size_t *ret_n);
+/* A check-in that told this run to be staged was accepted: it is dropped (B050). */
+void run_manager_handed_back(struct run_manager *m, const char *uuid);
 
 /* Hand every run back (--pass-down-termination, 6.7). */
 void run_manager_restage(struct run_manager *m);

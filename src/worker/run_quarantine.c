@@ -99,9 +99,7 @@ void manager_quarantine(struct live *l)
 void manager_quarantined_cpus(const struct run_manager *m, struct cpu_set *to)
 {
     for (const struct quarantine *q = m->quarantined; q; q = q->next)
-        for (int cpu = cpu_set_next(&q->cpus, 0); cpu >= 0;
-             cpu = cpu_set_next(&q->cpus, (unsigned)cpu + 1))
-            cpu_set_add(to, (unsigned)cpu);
+        cpu_set_or(to, &q->cpus);
 }
 
 void manager_quarantine_end(struct run_manager *m)

@@ -55,21 +55,33 @@ static int64_t runs_left(const struct worker *w)
 
 static void forget_told(struct worker *w)
 {
-    run_reports_free(w->told, w->n_told);
-    w->told = NULL;
-    w->n_told = 0;
+    str_list_free(&w->told_staged);
+    mem_replace(&w->told_running, NULL);
 }
 
-static void collect_reports(struct worker *w)
+static void note_told(struct worker *w, const struct run_report *runs, size_t n)
+{
+    const char *staged = run_stage_state(RUN_RESTAGED), *running = run_stage_state(RUN_RUNNING);
+
+    forget_told(w);
+    for (size_t i = 0; i < n; i++) {
+        if (str_eq(runs[i].state, staged))
+            str_list_add(&w->told_staged, runs[i].uuid);
+        else if (!w->told_running && str_eq(runs[i].state, running))
+            w->told_running = mem_strdup(runs[i].uuid);
+    }
+}
+
+static void collect_reports(struct worker *w, const struct run_report **ret, size_t *ret_n)
 {
     uint64_t last = checkin_last_success_ns(w->checkin);
 
-    forget_told(w);
     /* Long enough for the server to have given our runs away, or for their owner to have killed them (D80). */
     if (last && clock_now_ns() - last > OUTAGE_NS)
         w->ask_owner = true;
     if (!w->ask_owner && !run_manager_is_asking(w->runs))
-        run_manager_reports(w->runs, &w->told, &w->n_told);
+        run_manager_reports(w->runs, ret, ret_n);
+    note_told(w, *ret, *ret_n);
 }
 
 /* Those that were withdrawn are not offered any more. */
@@ -86,9 +98,10 @@ static char *checkin_body(void *arg)
 {
     struct worker *w = arg;
     const struct options *o = w->o;
-    cJSON *keys = w->deps ? deps_keys(w->deps) : NULL;
+    const struct run_report *runs = NULL;
+    size_t n_runs = 0;
 
-    collect_reports(w);
+    collect_reports(w, &runs, &n_runs);
     w->told_terminating = w->phase != PHASE_WORKING;
     const struct checkin_request r = {
         .tag = o->tag,
@@ -97,19 +110,17 @@ static char *checkin_body(void *arg)
         .gpus = offered_gpus(w),
         .memory_bytes = w->memory,
         .free_disk_bytes = usage_free_disk(o->work_dir),
-        .dependencies = keys,
+        .dependencies = w->deps ? deps_keys(w->deps) : NULL,
         .hostname = w->hostname,
-        .runs = w->told,
-        .n_runs = w->n_told,
+        .runs = runs,
+        .n_runs = n_runs,
         .shared_file_system = o->shared_file_system,
         .tag_exclusive = o->tag_exclusive && o->tag && *o->tag,
         .exit_after_num_runs = runs_left(w),
         .is_terminating = w->told_terminating,
         .preemptible = o->preemptible,
     };
-    char *text = protocol_checkin_text(&r);
-    cJSON_Delete(keys);
-    return text;
+    return protocol_checkin_text(&r);
 }
 
 /* ---- start_bundle (B055-B058) ---- */
@@ -262,12 +273,7 @@ static const char *whom_to_nudge(void *arg)
 {
     struct worker *w = arg;
 
-    if (w->phase != PHASE_WORKING || !checkin_is_waited_for(w->checkin))
-        return NULL;
-    for (size_t i = 0; i < w->n_told; i++)
-        if (str_eq(w->told[i].state, run_stage_state(RUN_RUNNING)))
-            return w->told[i].uuid;
-    return NULL;
+    return w->phase == PHASE_WORKING && checkin_is_waited_for(w->checkin) ? w->told_running : NULL;
 }
 
 /* ---- answers ---- */
@@ -326,7 +332,8 @@ static void accepted(void *arg, const cJSON *answer)
     struct worker *w = arg;
     size_t runs = 0;
 
-    run_manager_reported(w->runs, w->told, w->n_told);
+    for (size_t i = 0; i < w->told_staged.n; i++)
+        run_manager_handed_back(w->runs, w->told_staged.items[i]);
     forget_told(w);
     if (w->ask_owner)
         ask_owner(w);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/str.h"
 #include "base/units.h"
 #include "oci/pull.h"
 #include "worker/container.h"
@@ -24,7 +25,6 @@ struct oci_store;
 struct options;
 struct replies;
 struct run_manager;
-struct run_report;
 struct run_store;
 struct service;
 struct wake;
@@ -82,10 +82,11 @@ struct worker {
     uint64_t idle_since_ns, drain_until_ns;
     uint64_t last_run_ns; /* when the last run message came */
     bool ask_owner; /* after an outage: runs are not reported until the service was asked (B054) */
-    bool waits_for_owner;    /* it is being asked */
-    bool told_terminating;   /* in the check-in in flight (B189) */
-    struct run_report *told; /* in the check-in in flight */
-    size_t n_told;
+    bool waits_for_owner;  /* it is being asked */
+    bool told_terminating; /* in the check-in in flight (B189) */
+    /* In the check-in in flight: which runs were told to be handed back, and one that was told to be running, or NULL. */
+    struct str_list told_staged;
+    char *told_running;
     struct loop_watch *signals[3], *phase_timer;
 };
 

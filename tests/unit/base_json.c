@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "base/bounds.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -157,12 +159,71 @@ static void integers_print_whole(void **state UNUSED) /* B031, B032 */
     assert_string_equal(text, "{\"a\":9223372036854775807,\"b\":1000000000000000000,\"c\":null}");
 }
 
+static void numbers_are_told_to_the_millionth(void **state UNUSED)
+{
+    static const struct {
+        double value;
+        const char *text;
+    } rows[] = {{0, "[0]"},
+                {-0.0, "[0]"},
+                {1, "[1]"},
+                {100, "[100]"},
+                {0.5, "[0.5]"},
+                {-2.25, "[-2.25]"},
+                {1764177907.1234567, "[1764177907.123457]"},
+                {0.9999999, "[1]"},
+                {1e300, "[1.0000000000000001e+300]"},
+                {INFINITY, "[null]"},
+                {NAN, "[null]"}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        AUTO(str) struct str s = STR_INIT(100);
+        assert_int_equal(json_put_open(&s, NULL, '['), 0);
+        assert_int_equal(json_put_micro(&s, NULL, rows[i].value), 0);
+        assert_int_equal(json_put_close(&s, ']'), 0);
+        assert_string_equal(str_text(&s), rows[i].text);
+    }
+}
+
+static void text_without_a_tree_is_the_same(void **state UNUSED)
+{
+    AUTO(str) struct str s = STR_INIT(200);
+    const char *odd = "a\"b\\c\n\t\x01\x7f d/e";
+
+    assert_int_equal(json_put_open(&s, NULL, '{'), 0);
+    assert_int_equal(json_put_str(&s, "s", odd), 0);
+    assert_int_equal(json_put_null(&s, "n"), 0);
+    assert_int_equal(json_put_open(&s, "l", '['), 0);
+    assert_int_equal(json_put_int(&s, NULL, INT64_MIN), 0);
+    assert_int_equal(json_put_bool(&s, NULL, true), 0);
+    assert_int_equal(json_put_str(&s, NULL, ""), 0);
+    assert_int_equal(json_put_close(&s, ']'), 0);
+    assert_int_equal(json_put_open(&s, "o", '{'), 0);
+    assert_int_equal(json_put_close(&s, '}'), 0);
+    assert_int_equal(json_put_str(&s, "none", NULL), 0);
+    assert_int_equal(json_put_close(&s, '}'), 0);
+    AUTO(cJSON) cJSON *v = NULL;
+    struct err e = ERR_INIT;
+    assert_ok(parse(str_text(&s), &v, &e), &e);
+    assert_string_equal(cJSON_GetObjectItemCaseSensitive(v, "s")->valuestring, odd);
+    assert_has(str_text(&s),
+               "\"n\":null,\"l\":[-9223372036854775808,true,\"\"],\"o\":{},\"none\":null}");
+    struct str small = STR_INIT(5);
+    assert_int_equal(json_put_str(&small, NULL, "12345"), -1);
+    str_free(&small);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(strictness),          cmocka_unit_test(depth_is_bounded),
-        cmocka_unit_test(numbers_are_checked), cmocka_unit_test(tables_round_trip),
-        cmocka_unit_test(tables_refuse),       cmocka_unit_test(integers_print_whole),
+        cmocka_unit_test(strictness),
+        cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(numbers_are_checked),
+        cmocka_unit_test(tables_round_trip),
+        cmocka_unit_test(tables_refuse),
+        cmocka_unit_test(integers_print_whole),
+        cmocka_unit_test(numbers_are_told_to_the_millionth),
+        cmocka_unit_test(text_without_a_tree_is_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,12 +126,29 @@ static void cpu_lists(void **state UNUSED)
         assert_int_equal(cpu_set_parse(bad[i], &s, &e), -1);
 }
 
+static void cpu_sets_are_walked_and_joined(void **state UNUSED)
+{
+    static const unsigned members[] = {0, 63, 64, 200, 4095};
+    struct cpu_set a = {0}, b = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+        cpu_set_add(i % 2 ? &a : &b, members[i]);
+    cpu_set_or(&a, &b);
+    for (int cpu = cpu_set_next(&a, 0); cpu >= 0; cpu = cpu_set_next(&a, (unsigned)cpu + 1))
+        assert_int_equal(cpu, members[n++]);
+    assert_int_equal(n, ARRAY_SIZE(members));
+    assert_int_equal(cpu_set_next(&a, 65), 200);
+    assert_int_equal(cpu_set_next(&a, 4095), 4095);
+    assert_int_equal(cpu_set_next(&a, 4096), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),     cmocka_unit_test(size_texts),
         cmocka_unit_test(durations), cmocka_unit_test(numbers_take_the_whole_text),
-        cmocka_unit_test(cpu_lists),
+        cmocka_unit_test(cpu_lists), cmocka_unit_test(cpu_sets_are_walked_and_joined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

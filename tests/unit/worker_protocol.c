@@ -271,6 +271,61 @@ static void a_body_too_large_loses_its_statuses_only(void **state)
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(v, "runs")), n);
 }
 
+/* What is kept must say what a text made anew would say. */
+static void assert_fresh(const struct run_report *run)
+{
+    struct run_report plain = *run;
+    const struct checkin_request kept = {.runs = run, .n_runs = 1, .hostname = "h"},
+                                 anew = {.runs = &plain, .n_runs = 1, .hostname = "h"};
+
+    plain.kept = NULL;
+    AUTO_FREE char *a = protocol_checkin_text(&kept);
+    AUTO_FREE char *b = protocol_checkin_text(&anew);
+    assert_string_equal(a, b);
+}
+
+static void a_kept_text_never_tells_what_was(void **state)
+{
+    (void)state;
+    struct report_text text = {0};
+    struct run_report r = report();
+    unsigned made = 0;
+    char status[] = "one";
+
+    r.kept = &text;
+#define CHANGES(change)                  \
+    change;                              \
+    assert_fresh(&r);                    \
+    assert_int_equal(text.made, ++made); \
+    assert_fresh(&r);                    \
+    assert_int_equal(text.made, made)
+
+    CHANGES(r.run_status = status);
+    CHANGES(status[0] = 'x'); /* the same place, another text */
+    CHANGES(r.docker_image = "a@sha256:b");
+    CHANGES(r.state = "finalizing");
+    CHANGES(r.remote = "other");
+    CHANGES(r.failure_message = "");
+    CHANGES(r.failure_message = "it \"failed\"\n");
+    CHANGES(r.failure_message = NULL);
+    CHANGES(r.uuid = "0x00000000000000000000000000000002");
+    CHANGES(r.bundle_start_time += 1);
+    CHANGES(r.container_time_total = 1);
+    CHANGES(r.container_time_user = 0.25);
+    CHANGES(r.container_time_system = 0.000001);
+    CHANGES(r.has_exitcode = true);
+    CHANGES(r.exitcode = 3);
+    CHANGES(r.cpu_usage = 1.5);
+    CHANGES(r.memory_usage = -1);
+    CHANGES(r.disk_utilization++);
+    for (int i = 0; i < STAGE_COUNT; i++) {
+        CHANGES(r.times[i].start = 1700000001.25 + i);
+        CHANGES(r.times[i].end = 1700000002.5 + i);
+    }
+#undef CHANGES
+    report_text_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +336,7 @@ int main(void)
         cmocka_unit_test(a_checkin_has_all_fields_with_their_types),
         cmocka_unit_test(texts_are_short_ascii),
         cmocka_unit_test(a_body_too_large_loses_its_statuses_only),
+        cmocka_unit_test(a_kept_text_never_tells_what_was),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
