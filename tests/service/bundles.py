@@ -30,6 +30,7 @@ WIRE = ('uuid', 'bundle_type', 'owner_id', 'command', 'state', 'frozen', 'is_ano
 class Bundles:
     def __init__(self, store, oauth):
         self.store, self.oauth = store, oauth
+        self._saved = {}  # uuid -> when a report was last written down
 
     # ---- creation ----
 
@@ -150,32 +151,43 @@ class Bundles:
             return [('B033', '%s: failure_message is empty, not null' % uuid)]
         return []
 
-    def apply(self, worker, worker_user, record):
-        """One run record (§1.8 2). Returns the text of a quota kill, or None."""
+    def apply(self, worker, worker_user, record, told_before=False):
+        """One run record (§1.8 2). Returns the text of a quota kill, or None. told_before: the last check-in had the very
+        same; then nothing but the time changes, which is written down once a second."""
         bundle = self.store.bundles.get(record['uuid'])
         if not bundle:
             return None
         if record['state'] == 'staged':
             self.stage(bundle)
             return None
-        owner = self.oauth.user_by_id(bundle['owner_id'])
+        owner, now = self.oauth.user_by_id(bundle['owner_id']), time.time()
+        if told_before and bundle['state'] == record['state'] and bundle['worker'] == worker['key'] and \
+                now - self._saved.get(bundle['uuid'], 0) < 1:
+            bundle['last_news'] = now
+            bundle['metadata']['last_updated'] = int(now)
+        else:
+            self._apply_news(worker, worker_user, owner, bundle, record)
+            self._saved[bundle['uuid']] = now
+        for kind in ('time', 'disk'):
+            if owner[kind + '_quota'] is not None and owner[kind + '_used'] >= owner[kind + '_quota']:
+                return QUOTA_TEXT.format(kind=kind)
+        return None
+
+    def _apply_news(self, worker, worker_user, owner, bundle, record):
         self._charge(owner, worker_user, bundle, record)
         self._store_metadata(bundle, record)
         if bundle['worker'] is None:
             bundle['worker'] = worker['key']
         bundle.update(last_news=time.time(), time_seen=record['container_time_total'])
         self.set_state(bundle, record['state'])
-        for kind in ('time', 'disk'):
-            if owner[kind + '_quota'] is not None and owner[kind + '_used'] >= owner[kind + '_quota']:
-                return QUOTA_TEXT.format(kind=kind)
-        return None
 
     def _charge(self, owner, worker_user, bundle, record):
-        seen = bundle['metadata']
+        seen, before = bundle['metadata'], (owner['disk_used'], owner['time_used'])
         owner['disk_used'] += record['disk_utilization'] - seen.get('data_size', 0)
         if worker_user['root']:
             owner['time_used'] += record['container_time_total'] - seen.get('time', 0)
-        self.store.save('users')
+        if (owner['disk_used'], owner['time_used']) != before:
+            self.store.save('users')
 
     def _store_metadata(self, bundle, record):
         stored = bundle['metadata']

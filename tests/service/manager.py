@@ -1,4 +1,5 @@
 """The bundle manager: a loop that stages, schedules, delivers, and declares workers dead (§1.4, §1.7)."""
+import collections
 import concurrent.futures
 import os
 import random
@@ -187,6 +188,10 @@ class Manager:
                    if b['state'] == 'staged' and b['uuid'] not in self._busy]
         waiting.sort(key=lambda b: (-(b['metadata'].get('request_priority') or 0),
                                     b['metadata']['created'], b['state_since']))
+        taken = {key: collections.Counter() for key in self.store.workers}
+        for bundle in self.store.bundles.values() if waiting else ():
+            if bundle['worker'] in taken:
+                self._take(taken[bundle['worker']], self.resources(bundle))
         for bundle in waiting:
             wanted, owner = self.resources(bundle), self.oauth.user_by_id(bundle['owner_id'])
             quota = owner['disk_quota']
@@ -194,14 +199,20 @@ class Manager:
                 self.bundles.fail(bundle, 'Requested more disk (%d) than user disk quota left (%d)' % (
                     wanted['disk'], quota - owner['disk_used']))
                 continue
-            row = self._choose(bundle, wanted, owner)
+            row = self._choose(bundle, wanted, owner, taken)
             if row:
+                self._take(taken[row['key']], wanted)
                 bundle['worker'] = row['key']
                 self.bundles.set_state(bundle, 'starting')
                 self._later(bundle, self._send_run)
 
-    def _choose(self, bundle, wanted, owner):
-        fitting = [row for row in self.store.workers.values() if self._fits(row, wanted)]
+    @staticmethod
+    def _take(taken, wanted):
+        """taken: what the bundles on a worker have, together."""
+        taken.update(runs=1, **{name: wanted[name] for name in ('cpus', 'gpus', 'memory')})
+
+    def _choose(self, bundle, wanted, owner, taken):
+        fitting = [row for row in self.store.workers.values() if self._fits(row, wanted, taken[row['key']])]
         own = [row for row in fitting if row['user_id'] == owner['id']]
         others = [row for row in fitting if row not in own and
                   self.bundles.may_run(self.oauth.user_by_id(row['user_id']), bundle)]
@@ -212,16 +223,14 @@ class Manager:
             cached = len(keys) if has['shared_file_system'] else \
                 sum(key in has['dependencies'] for key in keys)
             return (not has['tag_exclusive'], has['gpus'], -cached, has['cpus'],
-                    len(self._runs_on(row)), random.random())
+                    taken[row['key']]['runs'], random.random())
         for group in (own, others):
             if group:
                 return min(group, key=order)
         return None
 
-    def _runs_on(self, row):
-        return [b for b in self.store.bundles.values() if b['worker'] == row['key']]
-
-    def _fits(self, row, wanted):
+    @staticmethod
+    def _fits(row, wanted, taken):
         has = row['checkin']
         if has['is_terminating'] or has['exit_after_num_runs'] == 0:
             return False
@@ -229,8 +238,7 @@ class Manager:
             return False
         if not wanted['tag'] and has['tag_exclusive'] and has['tag']:
             return False
-        taken = [self.resources(b) for b in self._runs_on(row)]
         for mine, theirs in (('cpus', 'cpus'), ('gpus', 'gpus'), ('memory', 'memory_bytes')):
-            if has[theirs] - sum(r[mine] for r in taken) < wanted[mine]:
+            if has[theirs] - taken[mine] < wanted[mine]:
                 return False
         return has['free_disk_bytes'] >= wanted['disk']

@@ -4,6 +4,7 @@ The real server is forgiving: it drops a malformed run record without a word. He
 is refused and recorded, so that a test which ends with an empty violations.jsonl has proved it.
 """
 import json
+import marshal
 import re
 
 UUID = re.compile(r'0x[0-9a-f]{32}\Z')
@@ -171,7 +172,13 @@ def record_errors(record, worker_id, shared=False):
     return found
 
 
-def checkin_errors(body, worker_id):
+def exact(record):
+    """Equal for equal records only, in types too: 1 is not 1.0, nor true."""
+    return marshal.dumps(record, 2)
+
+
+def checkin_errors(body, worker_id, old=()):
+    """old: uuids of records that were judged before, the very same ones."""
     found = field_errors(body, TOP)
     if found:
         return found
@@ -184,13 +191,14 @@ def checkin_errors(body, worker_id):
         found.append(('B051', 'the dependency list takes %d bytes' % size))
     if body['tag_exclusive'] and not body['tag']:
         found.append(('B027', 'tag_exclusive without a tag'))
-    for record in body['runs']:
-        found += record_errors(record, worker_id, body['shared_file_system'])
     names = [r.get('uuid') for r in body['runs'] if type(r) is dict]
     if len(set(map(str, names))) != len(names):
         found.append(('B021', 'a run is reported twice in one check-in'))
+    fresh = [r for r in body['runs'] if type(r) is not dict or str(r.get('uuid')) not in old]
+    for record in fresh:
+        found += record_errors(record, worker_id, body['shared_file_system'])
     rest = {k: v for k, v in body.items() if k != 'dependencies'}
-    return found + string_errors(rest, 'check-in')
+    return found + string_errors({**rest, 'runs': fresh}, 'check-in')
 
 
 # ---- replies -------------------------------------------------------------------------------------

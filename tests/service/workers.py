@@ -18,7 +18,10 @@ PING_AGAIN = 1.0
 class Live:
     """What is known of a worker row in memory only."""
 
-    def __init__(self):
+    def __init__(self, lock):
+        self.free = threading.Condition(lock)   # a check-in has begun to listen
+        self.full = threading.Condition(lock)   # it has got its message
+        self.told, self.told_shared = {}, None  # uuid -> its record in the last check-in, exactly
         self.closed = None       # tells whether the connection of the check-in in flight is gone
         self.listening = False   # a check-in waits for a message
         self.slot = None         # the message it is to take along
@@ -65,7 +68,9 @@ class Workers:
         return row
 
     def live_of(self, key):
-        return self.live.setdefault(key, Live())
+        if key not in self.live:
+            self.live[key] = Live(self.store.lock)
+        return self.live[key]
 
     def remove(self, key):
         """A dead worker: its row, sockets and claims go; its bundles are judged by the manager."""
@@ -101,7 +106,8 @@ class Workers:
     def checkin(self, user, worker_id, body, closed):
         with self.store.lock:
             row = self._row(user, worker_id)
-            errors = strict.checkin_errors(body, worker_id)
+            live, (told, old) = self.live_of(row['key']), self._told(row, body)
+            errors = strict.checkin_errors(body, worker_id, old)
             for record in body['runs'] if not errors else []:
                 errors += self.bundles.report_errors(worker_id, row['key'], record)
             if errors:
@@ -109,11 +115,10 @@ class Workers:
             row.update(checkin={k: v for k, v in body.items() if k != 'runs'},
                        runs=[r['uuid'] for r in body['runs']], last_checkin=time.time())
             self.store.save_worker(row)
-            live = self.live_of(row['key'])
-            live.closed = closed
+            live.closed, live.told, live.told_shared = closed, told, body['shared_file_system']
             messages = []
             for record in body['runs']:
-                kill = self.bundles.apply(row, user, record)
+                kill = self.bundles.apply(row, user, record, record['uuid'] in old)
                 if kill:
                     messages.append({'type': 'kill', 'uuid': record['uuid'], 'kill_message': kill})
             message = self._listen(live, closed)
@@ -123,13 +128,24 @@ class Workers:
             live.closed = None
             return Answer(messages, self._retire(worker_id, staged, message))
 
+    def _told(self, row, body):
+        """The records of a check-in, exactly, and the uuids of those that the last one had told, too."""
+        live = self.live_of(row['key'])
+        if type(body) is not dict or type(body.get('runs')) is not list:
+            return {}, set()
+        told = {r['uuid']: strict.exact(r) for r in body['runs']
+                if type(r) is dict and type(r.get('uuid')) is str}
+        if live.told_shared is not body.get('shared_file_system'):
+            return told, set()
+        return told, {uuid for uuid, record in told.items() if live.told.get(uuid) == record}
+
     def _listen(self, live, closed):
         """Wait for one message; wants the lock, which waiting lets go."""
         deadline = time.monotonic() + self.config.checkin_hold
         live.listening, live.slot = True, None
-        self.store.changed.notify_all()
+        live.free.notify()
         while live.slot is None and not self.stopping and time.monotonic() < deadline:
-            self.store.changed.wait(min(POLL, max(0.001, deadline - time.monotonic())))
+            live.full.wait(min(POLL, max(0.001, deadline - time.monotonic())))
             if live.slot is None and closed():
                 break
         live.listening = False
@@ -177,12 +193,13 @@ class Workers:
         next_ping = 0
         while True:
             with self.store.lock:
-                row, live = self.store.workers.get(key), self.live.get(key)
+                row = self.store.workers.get(key)
                 if not row:
                     return False
-                if live and live.listening and live.slot is None:
+                live = self.live_of(key)
+                if live.listening and live.slot is None:
                     live.slot = message
-                    self.store.changed.notify_all()
+                    live.full.notify_all()
                     return True
             now = time.monotonic()
             if now >= deadline or self.stopping:
@@ -191,7 +208,8 @@ class Workers:
                 self.ping(row['id'])
                 next_ping = now + PING_AGAIN
             with self.store.lock:
-                self.store.changed.wait(min(POLL, max(0.001, deadline - now)))
+                if live.slot is not None or not live.listening:
+                    live.free.wait(min(POLL, max(0.001, deadline - now)))
 
     def ping(self, worker_id):
         websocket = self.websockets.get(worker_id)
