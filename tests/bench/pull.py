@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(TOP, 'tests/fixtures')]
 import image  # noqa: E402
+from disk import Disk  # noqa: E402
 import pull_images  # noqa: E402
 import registry  # noqa: E402
 
@@ -33,32 +34,6 @@ RESIDENT = os.path.join(TOP, 'build/bench/pull_resident')
 LAYOUT = os.path.join(pull_images.CACHE, 'layout')
 TICK = os.sysconf('SC_CLK_TCK')
 PAGE = os.sysconf('SC_PAGE_SIZE')
-
-
-class Disk:
-    """A fresh ext4 in a file: a root file system without a journal measures something else. Past the page cache of the file system
-    below, as a disk is: else what was handed to this disk early is written only when it is flushed, and copied on our processors."""
-
-    def __init__(self, scratch, mib):
-        self.path, self.where = os.path.join(scratch, 'fs.img'), os.path.join(scratch, 'fs')
-        with open(self.path, 'wb') as f:
-            f.truncate(mib << 20)
-        subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-E', 'lazy_itable_init=0,lazy_journal_init=0', self.path], check=True)
-        os.makedirs(self.where, exist_ok=True)
-        self.loop = subprocess.check_output(['losetup', '--find', '--show', '--direct-io=on', self.path], text=True).strip()
-        subprocess.run(['mount', self.loop, self.where], check=True)
-
-    def written(self):
-        with open('/sys/block/%s/stat' % os.path.basename(self.loop)) as f:
-            return int(f.read().split()[6]) * 512
-
-    def sync(self):
-        subprocess.run(['sync', '-f', self.where], check=True)
-
-    def close(self):
-        subprocess.run(['umount', '-R', self.where], check=True)
-        subprocess.run(['losetup', '-d', self.loop], check=True)
-        os.unlink(self.path)
 
 
 def stat_of(pid):

@@ -89,9 +89,10 @@ class Worker:
 
 
 class Lab:
-    def __init__(self, **flags):
-        where = '/scratch' if os.path.isdir('/scratch') else '/var/tmp'
+    def __init__(self, where=None, runtime_dir=None, **flags):
+        where = where or ('/scratch' if os.path.isdir('/scratch') else '/var/tmp')
         self.directory = tempfile.mkdtemp(prefix='worker-lab.', dir=where)
+        self.runtime_dir = runtime_dir or os.path.join(self.directory, 'rt')
         flags.setdefault('checkin_hold', 1)  # a state is told when the check-in before it has returned
         self.service = reftest.Service(os.path.join(self.directory, 'service'), **flags)
         self.registry = registry.Registry(os.path.join(self.directory, 'registry'))
@@ -105,10 +106,6 @@ class Lab:
     @property
     def work_dir(self):
         return os.path.join(self.directory, 'work')
-
-    @property
-    def runtime_dir(self):
-        return os.path.join(self.directory, 'rt')
 
     def __enter__(self):
         layout = os.path.join(self.directory, 'layout')
