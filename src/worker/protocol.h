@@ -118,7 +118,7 @@ struct checkin_request {
 };
 /*
  * The text of a report, as it was last written: a check-in tells all runs, and most of them have nothing new. Made anew
- * when any field of the report differs from what the text was made of. Zeroed at first; report_text_free.
+ * when any field of the report differs from what the text was made of. Zeroed at first; protocol_checkin_forget.
  */
 struct report_text {
     struct run_report of; /* its strings are ours */
@@ -126,7 +126,7 @@ struct report_text {
     size_t n;
     unsigned made; /* how many times */
 };
-void report_text_free(struct report_text *k);
+void protocol_checkin_forget(struct report_text *k);
 
 /* Compact JSON, a new string; ints stay ints, strings are cut to ASCII (B052). When it would pass the
  * service's 8 MiB (B051), statuses are emptied. */

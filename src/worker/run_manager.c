@@ -38,7 +38,7 @@ void live_unref(struct live *l)
     ctr_shim_free(l->shim);
     image_unref(l->image);
     free(l->digest);
-    report_text_free(&l->told);
+    protocol_checkin_forget(&l->told);
     run_free(l->run);
     bundle_free(l->again);
     /* Counted: the analyser cannot follow who holds what, and takes a last but one for a last. */

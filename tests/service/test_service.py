@@ -721,6 +721,18 @@ class Strictness(Refusals):
                 got = self.worker.checkin([{k: v for k, v in record().items() if k != key}])
                 self.assertEqual((got[0], len(self.client.forgive())), (400, 1))
 
+    def test_a_record_much_like_the_last_one(self):
+        """What is not judged again is the very same record, and no other that Python takes for equal."""
+        uuid = self.running()
+        good = self.worker.record(uuid, 'running', exitcode=0, disk_utilization=1)
+        for _ in range(2):
+            self.assertEqual(self.worker.checkin([good]), [None])
+        for row, more in (('B031', {'exitcode': False}), ('B031', {'exitcode': 0.0}), ('B032', {'disk_utilization': 1.0}),
+                          ('B032', {'disk_utilization': True}), ('B052', {'run_status': 'é'})):
+            for _ in range(2):
+                with self.subTest(row=row, more=more):
+                    self.expect(row, self.worker.checkin([{**good, **more}]))
+
     def test_reported_too_long(self):
         uuid = self.running()
         self.worker.finish(uuid, {})

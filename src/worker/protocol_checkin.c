@@ -121,7 +121,7 @@ static void copy_report(struct run_report *to, const struct run_report *from)
     to->failure_message = mem_strdup(from->failure_message);
 }
 
-void report_text_free(struct report_text *k)
+void protocol_checkin_forget(struct report_text *k)
 {
     free_copy(&k->of);
     free(k->text);
