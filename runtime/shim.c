@@ -365,20 +365,24 @@ static int connect_control(int dir, struct err *e)
     return err_sys(e, "connect to the shim");
 }
 
+static int ask(struct ctr_shim *s, struct err *e)
+{
+    struct shim_msg m = shim_msg_make(SHIM_ASK, 0, 0, NULL);
+    uint64_t deadline = clock_in_ns(ANSWER_TIMEOUT_NS);
+
+    if (shim_msg_send(s->control, &m, NULL, 0, e) < 0)
+        return e->sys == EPIPE || e->sys == ECONNRESET
+                   ? err_set(e, ERR_ABSENT, "the shim has ended")
+                   : -1;
+    return take_hello(s, deadline, e) < 0 ? -1 : take_state(s, deadline, e);
+}
+
 int ctr_shim_adopt(const char *runtime_dir, const char *id, struct ctr_shim **ret, struct err *e)
 {
     AUTO(ctr_shim) struct ctr_shim *s = shim_new();
     AUTO_CLOSE int dir = open_run_dir(runtime_dir, id, e);
-    struct shim_msg ask = shim_msg_make(SHIM_ASK, 0, 0, NULL);
-    uint64_t deadline = clock_in_ns(ANSWER_TIMEOUT_NS);
 
-    if (dir < 0 || (s->control = connect_control(dir, e)) < 0)
-        return -1;
-    if (shim_msg_send(s->control, &ask, NULL, 0, e) < 0)
-        return e->sys == EPIPE || e->sys == ECONNRESET
-                   ? err_set(e, ERR_ABSENT, "the shim has ended")
-                   : -1;
-    if (take_hello(s, deadline, e) < 0 || take_state(s, deadline, e) < 0)
+    if (dir < 0 || (s->control = connect_control(dir, e)) < 0 || ask(s, e) < 0)
         return -1;
     *ret = take_ptr(&s);
     return 0;
@@ -389,16 +393,21 @@ int ctr_shim_cgroup(const struct ctr_shim *s)
     return s->cgroup ? ctr_cgroup_fd(s->cgroup) : -1;
 }
 
-int ctr_shim_open_init(const char *runtime_dir, const char *id, pid_t pid, struct err *e)
+int ctr_shim_open_init(const struct ctr_shim *s, struct err *e)
 {
-    AUTO(ctr_shim) struct ctr_shim *again = NULL;
-    AUTO_CLOSE int pidfd = fd_pidfd_open(pid);
+    AUTO(ctr_shim) struct ctr_shim *again = shim_new();
+    AUTO_CLOSE int pidfd = fd_pidfd_open(s->pid);
 
     if (pidfd < 0)
         return err_set(e, ERR_ABSENT, "the container has ended");
-    if (ctr_shim_adopt(runtime_dir, id, &again, e) < 0)
+    /* On the same connection: who holds one of a few and waits for a second one waits for others who do the same. */
+    again->control = s->control;
+    int rc = ask(again, e);
+
+    again->control = -1;
+    if (rc < 0)
         return -1;
-    if (again->pid != pid || fd_wait(pidfd, POLLIN, 0) != 0)
+    if (again->pid != s->pid || fd_wait(pidfd, POLLIN, 0) != 0)
         return err_set(e, ERR_ABSENT, "the container has ended");
     return take_fd(&pidfd);
 }

@@ -54,8 +54,7 @@ int ctr_shim_cgroup(const struct ctr_shim *s); /* borrowed directory of its cgro
  * Hold the container's init: a new pidfd. The number cannot have come to mean another process, because the shim, which
  * has to reap it first, is asked once more after the process was opened. ERR_ABSENT: the container has ended.
  */
-int ctr_shim_open_init(const char *runtime_dir, const char *id, pid_t pid, struct err *e)
-    MUST_CHECK;
+int ctr_shim_open_init(const struct ctr_shim *s, struct err *e) MUST_CHECK;
 bool ctr_shim_is_started(const struct ctr_shim *s);
 /* Let the created container execute its program. */
 int ctr_shim_start(struct ctr_shim *s, struct err *e) MUST_CHECK;

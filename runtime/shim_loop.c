@@ -178,6 +178,15 @@ static void on_message(struct shim *s, size_t i)
     }
 }
 
+/* Who comes when all places are taken waits in the kernel's queue until somebody leaves. */
+static bool has_place(const struct shim *s)
+{
+    for (size_t i = 0; i < PEERS_MAX; i++)
+        if (s->peers[i] < 0)
+            return true;
+    return false;
+}
+
 static void on_connection(struct shim *s)
 {
     AUTO_CLOSE int sock =
@@ -230,7 +239,7 @@ static void turn(struct shim *s)
 {
     struct pollfd p[3 + PEERS_MAX] = {
         {.fd = s->fds[SHIM_FD_INIT], .events = POLLIN},
-        {.fd = s->fds[SHIM_FD_LISTENER], .events = POLLIN},
+        {.fd = has_place(s) ? s->fds[SHIM_FD_LISTENER] : -1, .events = POLLIN},
         {.fd = s->log.pipe, .events = POLLIN},
     };
 

@@ -154,13 +154,13 @@ static _Noreturn void keep(const struct starting *s, int dir, int visitor)
     tty_become_keeper(shim, name, fds);
 }
 
-static int visit(const struct starting *s, int signals, int *ret_status, struct err *e)
+/* Returns the connection to the keeper. */
+static int start_keeper(const struct starting *s, pid_t *ret_pid, struct err *e)
 {
     AUTO_FREE char *path = mem_printf("%s/%s", s->runtime_dir, s->uuid);
     AUTO_CLOSE int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     AUTO_CLOSE int ours = -1;
     int pair[2];
-    pid_t pid = 0;
 
     if (dir < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_sys(e, "a terminal in %s", path);
@@ -174,9 +174,7 @@ static int visit(const struct starting *s, int signals, int *ret_status, struct 
     close(pair[1]);
     if (keeper < 0)
         return err_sys(e, "start the keeper of a terminal");
-    if (tty_await_start(ours, &pid, e) < 0)
-        return -1;
-    return cwrun_visit(ours, signals, s->runtime_dir, s->uuid, pid, ret_status, e);
+    return tty_await_start(ours, ret_pid, e) < 0 ? -1 : take_fd(&ours);
 }
 
 static int exec_in(const struct exec_options *o, const char *uuid, char **words, int *ret_status,
@@ -184,23 +182,25 @@ static int exec_in(const struct exec_options *o, const char *uuid, char **words,
 {
     AUTO(ctr_shim) struct ctr_shim *shim = NULL;
     AUTO(ctr_spec) struct ctr_spec *spec = NULL;
-    AUTO_CLOSE int init = -1, pidfd = -1;
+    AUTO_CLOSE int init = -1, pidfd = -1, keeper = -1;
     AUTO_CLOSE int signals = cwrun_open_signals(e);
-    pid_t pid;
+    pid_t pid = 0;
 
     if (signals < 0 || ctr_shim_adopt(o->runtime_dir, uuid, &shim, e) < 0 ||
         read_spec(o->runtime_dir, uuid, &spec, e) < 0 ||
-        set_process(&spec->process, o, words, e) < 0 ||
-        (init = ctr_shim_open_init(o->runtime_dir, uuid, ctr_shim_pid(shim), e)) < 0)
+        set_process(&spec->process, o, words, e) < 0 || (init = ctr_shim_open_init(shim, e)) < 0)
         return -1;
     if (!ctr_shim_is_started(shim))
         return err_set(e, ERR_USER, "run %s has not started its program yet", uuid);
     const struct starting s = {o->runtime_dir, uuid, shim, spec, init};
+    bool terminal = spec->process.terminal;
 
-    if (spec->process.terminal)
-        return visit(&s, signals, ret_status, e);
-    if (start(&s, -1, &pid, &pidfd, e) < 0)
+    if (terminal ? (keeper = start_keeper(&s, &pid, e)) < 0 : start(&s, -1, &pid, &pidfd, e) < 0)
         return -1;
+    /* A shim takes few connections, and a program may stay for days: the worker must not find them all taken. */
+    ctr_shim_free(take_ptr(&shim));
+    if (terminal)
+        return cwrun_visit(keeper, signals, o->runtime_dir, uuid, pid, ret_status, e);
     *ret_status = tty_wait(pidfd, signals, e);
     return *ret_status < 0 ? -1 : 0;
 }

@@ -254,6 +254,13 @@ def main():
 
         come_back(lab, run, base)
 
+        # as many as one likes: they hold nothing that the worker, or the next one, needs
+        many = [subprocess.Popen([*base, *flags, run, 'sh', '-c', 'echo up; sleep 1000'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                for flags in ([], ['--tty']) for _ in range(6)]
+        for child in many:
+            equal(child.stdout.readline().strip(), b'up')
+        equal(execute('echo', 'one more'), 'one more\n')
+
         # without a worker, and what must not be
         w.kill9()
         equal(execute('echo', 'alone'), 'alone\n')
@@ -261,8 +268,8 @@ def main():
         equal((p.returncode, 'no run' in p.stderr), (125, True))
         w.start()
         # a program of exec's ends with the run, also one that was left
-        t = Terminal([*base, run, 'sleep', '1000'])
-        lab.until(lambda: sessions(lab, run), 'its terminal')
+        t = Terminal([*base, run, 'sh', '-c', 'echo up; exec sleep 1000'])
+        t.expect('up')
         left = t.leave()
         child = subprocess.Popen([*base, run, 'sh', '-c', 'echo up; sleep 1000'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         equal(child.stdout.readline(), b'up\n')
@@ -270,6 +277,9 @@ def main():
         lab.wait(run, 'killed', timeout=90)
         check(child.wait(SECONDS) in (143, 137), 'neither asked to end nor killed')  # whichever comes first
         child.stdout.close()
+        for child in many:
+            check(child.wait(SECONDS) in (143, 137), 'neither asked to end nor killed')
+            child.stdout.close()
         lab.until(lambda: not os.path.exists('/proc/%d' % left), 'the program that was left')
         lab.until(lambda: not os.path.exists(os.path.join(lab.runtime_dir, run)), "the run's directory")
 
