@@ -474,6 +474,30 @@ static void a_parent_that_is_taken_down(void **state UNUSED)
     reap_killed(other);
 }
 
+/* Without them groups can be made but limits are not kept, and a test would wait for what never comes. */
+static int check_host(void **state UNUSED)
+{
+    static const char *const wanted[] = {"cpuset", "cpu", "memory", "pids", "io"};
+    AUTO(str) struct str text = STR_INIT(4096);
+    AUTO(str_list) struct str_list have = {0};
+    struct err e = ERR_INIT;
+    int absent = 0;
+
+    if (fd_read_file_at(AT_FDCWD, "/sys/fs/cgroup/cgroup.controllers", &text, &e) < 0) {
+        print_error("this host has no unified cgroup hierarchy: %s\n", e.msg);
+        return -1;
+    }
+    while (text.len && text.buf[text.len - 1] == '\n')
+        text.buf[--text.len] = '\0';
+    str_list_split(&have, str_text(&text), ' ');
+    for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+        if (!str_list_has(&have, wanted[i])) {
+            print_error("this host's cgroup2 lacks the controller %s\n", wanted[i]);
+            absent++;
+        }
+    return absent ? -1 : 0;
+}
+
 static int remove_top(void **state UNUSED)
 {
     AUTO(ctr_cgroup) struct ctr_cgroup *cg = NULL;
@@ -500,5 +524,5 @@ int main(void)
         cmocka_unit_test(devices),
     };
 
-    return cmocka_run_group_tests(tests, NULL, remove_top);
+    return cmocka_run_group_tests(tests, check_host, remove_top);
 }
