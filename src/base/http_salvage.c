@@ -112,3 +112,17 @@ bool http_salvage_answer(struct transfer *t)
     give_body(t, buf + at, n - at);
     return !t->failed;
 }
+
+void http_salvage_text(struct transfer *t)
+{
+    if (t->kept < 0 || t->failed || t->follow || t->has_chunked || !t->has_length ||
+        http_header(t->ret, "content-encoding"))
+        return;
+
+    uint64_t length = strtoull(t->length, NULL, 10), had = t->ret->received;
+    AUTO_FREE char *buf = mem_alloc(SALVAGE_MAX);
+    size_t n = had < length ? read_queue(t->kept, buf, SALVAGE_MAX) : 0;
+
+    if (n)
+        (void)http_answer_body(buf, 1, n < length - had ? n : length - had, t);
+}

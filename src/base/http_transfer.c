@@ -432,6 +432,8 @@ static int drive(struct transfer *t, uint64_t deadline)
     }
     if (t->failed)
         return -1;
+    if (rc == CURLE_SEND_ERROR && is_whole_enough(t))
+        http_salvage_text(t);
     if (rc == CURLE_OK || is_whole_enough(t))
         return 0;
     if (rc == CURLE_SEND_ERROR && http_salvage_answer(t))

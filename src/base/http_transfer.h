@@ -78,5 +78,7 @@ size_t http_answer_body(char *data, size_t size, size_t n, void *arg);
  */
 void http_salvage_keep(struct transfer *t);
 bool http_salvage_answer(struct transfer *t);
+/* The same when libcurl has read the head of the refusal and the reset overtook its text. */
+void http_salvage_text(struct transfer *t);
 /* "https://host:port" of a URL, for messages. A new string. */
 char *http_origin(const char *url);
