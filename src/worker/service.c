@@ -21,6 +21,7 @@
 
 #define TOKEN_MARGIN    (300 * NS_PER_S) /* B006 */
 #define DEFAULT_TIMEOUT (300 * NS_PER_S)
+#define SHORT_TIMEOUT   (45 * NS_PER_S)
 #define CLIENT_ID       "codalab_worker_client" /* with an empty secret (B003) */
 
 struct service {
@@ -135,6 +136,11 @@ const char *service_server(const struct service *s)
 uint64_t service_timeout_ns(const struct service *s)
 {
     return s->timeout_ns;
+}
+
+uint64_t service_short_ns(const struct service *s)
+{
+    return s->timeout_ns < SHORT_TIMEOUT ? s->timeout_ns : SHORT_TIMEOUT;
 }
 
 const char *service_wid(const struct service *s)
@@ -285,6 +291,7 @@ static int fetch_token(struct service *s, struct cancel *cancel, char **ret, uin
     r.basic_user = CLIENT_ID;
     r.basic_password = "";
     r.source_size = -1;
+    r.stall_timeout_ns = service_short_ns(s); /* the check-in that needs it waits */
     if (http_perform(s->http, &r, &a, e) < 0)
         return err_wrap(e, "%s", OP_TOKEN);
     if (a.status != 200)

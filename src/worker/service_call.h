@@ -38,6 +38,8 @@ struct service_call {
 const char *service_server(const struct service *s);
 /* Silence allowed in an ordinary request (B017). */
 uint64_t service_timeout_ns(const struct service *s);
+/* Silence allowed where the next call must not be late: at most 45 s, as a worker silent for a minute is taken for dead. */
+uint64_t service_short_ns(const struct service *s);
 /* Percent-encoded worker id. */
 const char *service_wid(const struct service *s);
 /*

@@ -17,15 +17,21 @@
 
 #define JSON_TYPE "application/json; charset=utf-8" /* B012 */
 
+/* timeout_ns: silence that is borne; 0: the usual. */
 static int post_json(struct service *s, const char *op, const char *path, const char *json,
-                     size_t n, struct cancel *cancel, struct http_response *ret, struct err *e)
+                     size_t n, uint64_t timeout_ns, struct cancel *cancel,
+                     struct http_response *ret, struct err *e)
 {
     struct service_call c = {
         .op = op,
         .method = "POST",
         .path = path,
         .content_type = JSON_TYPE,
-        .http = {.body = json, .body_n = n, .keepalive_idle = true},
+        .http = {.body = json,
+                 .body_n = n,
+                 .keepalive_idle = true,
+                 .stall_timeout_ns = timeout_ns,
+                 .total_timeout_ns = 3 * timeout_ns},
     };
 
     if (n > BOUND_SERVICE_JSON)
@@ -40,7 +46,7 @@ int service_checkin(struct service *s, const char *json, size_t n, struct cancel
     AUTO(http_response) struct http_response a = {0};
     AUTO(cJSON) cJSON *doc = NULL;
 
-    if (post_json(s, OP_CHECKIN, path, json, n, cancel, &a, e) < 0)
+    if (post_json(s, OP_CHECKIN, path, json, n, service_short_ns(s), cancel, &a, e) < 0)
         return -1;
     if (a.body.len && service_json(OP_CHECKIN, &a, &doc, e) < 0)
         return -1;
@@ -65,7 +71,7 @@ static int start_once(struct service *s, const char *path, const char *body, str
     AUTO(http_response) struct http_response a = {0};
     AUTO(cJSON) cJSON *doc = NULL;
 
-    if (post_json(s, OP_START, path, body, strlen(body), cancel, &a, e) < 0 ||
+    if (post_json(s, OP_START, path, body, strlen(body), 0, cancel, &a, e) < 0 ||
         service_json(OP_START, &a, &doc, e) < 0)
         return -1;
     if (!cJSON_IsBool(doc))
@@ -115,7 +121,7 @@ int service_reply(struct service *s, int64_t socket_id, const char *json, struct
     AUTO_FREE char *path = mem_printf("/workers/%s/reply/%" PRId64, service_wid(s), socket_id);
     AUTO(http_response) struct http_response a = {0};
 
-    if (post_json(s, OP_REPLY, path, json, strlen(json), cancel, &a, e) < 0)
+    if (post_json(s, OP_REPLY, path, json, strlen(json), 0, cancel, &a, e) < 0)
         return ignore_403(e);
     return 0;
 }

@@ -331,8 +331,10 @@ static void time_outs(void **state)
     AUTO(service)
     struct service *usual = client(&(struct script){.status = "200 OK", .body = ""}, 0);
     assert_int_equal(service_timeout_ns(usual), 300 * NS_PER_S);
+    assert_int_equal(service_short_ns(usual), 45 * NS_PER_S); /* a check-in */
     setenv("CODALAB_URLOPEN_TIMEOUT_SECONDS", "1", 1);
     AUTO(service) struct service *s = client(&(struct script){.silent = true}, 0);
+    assert_int_equal(service_short_ns(s), NS_PER_S);
     assert_int_equal(call_checkin(s, &e), -1);
     assert_has(e.msg, "silent for 1 s");
     assert_true(service_is_transient(&e));
