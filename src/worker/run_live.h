@@ -26,6 +26,7 @@ struct live {
     struct run_manager *m;
     struct run *run;
     struct bundle *again; /* given to us once more while this run is on its way out (D20) */
+    char *again_killed;   /* ...and killed meanwhile: the message; NULL: it was not */
     struct live *next;
     unsigned refs;
     bool dropped; /* not in the list any more */

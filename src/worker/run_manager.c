@@ -41,6 +41,7 @@ void live_unref(struct live *l)
     protocol_checkin_forget(&l->told);
     run_free(l->run);
     bundle_free(l->again);
+    free(l->again_killed);
     /* Counted: the analyser cannot follow who holds what, and takes a last but one for a last. */
 #ifndef __clang_analyzer__
     free(l);
@@ -78,11 +79,31 @@ bool live_is_leaving(const struct live *l)
     return l->silent || l->run->finalized || l->run->stage >= RUN_FINISHED;
 }
 
+static struct live *find(const struct run_manager *m, const char *uuid)
+{
+    for (struct live *l = m->first; l; l = l->next)
+        if (str_eq(l->run->bundle.uuid, uuid))
+            return l;
+    return NULL;
+}
+
+/* The old one is gone. A kill that came while it went was meant for this one: the service has sent it and forgotten it. */
+static void begin_anew(struct run_manager *m, struct bundle *b, const char *killed)
+{
+    AUTO_FREE char *uuid = mem_strdup(b->uuid);
+
+    run_manager_add(m, b);
+    struct live *l = killed ? find(m, uuid) : NULL;
+    if (l)
+        live_feed_text(l, EV_KILL, killed);
+}
+
 void live_drop(struct live *l)
 {
     struct run_manager *m = l->m;
     struct live **at = &m->first;
     struct bundle *again = take_ptr(&l->again);
+    AUTO_FREE char *killed = take_ptr(&l->again_killed);
 
     if (l->dropped)
         return;
@@ -97,7 +118,7 @@ void live_drop(struct live *l)
     live_release_inputs(l);
     live_unref(l);
     if (again)
-        run_manager_add(m, again);
+        begin_anew(m, again, killed);
     m->o.changed(m->o.changed_arg);
 }
 
@@ -125,14 +146,6 @@ void manager_each(struct run_manager *m, void (*fn)(struct live *l, const void *
                   const void *arg)
 {
     manager_each_that(m, NULL, fn, arg);
-}
-
-static struct live *find(const struct run_manager *m, const char *uuid)
-{
-    for (struct live *l = m->first; l; l = l->next)
-        if (str_eq(l->run->bundle.uuid, uuid))
-            return l;
-    return NULL;
 }
 
 bool run_manager_has(const struct run_manager *m, const char *uuid)
@@ -305,6 +318,7 @@ static void add_again(struct live *l, struct bundle *b)
         log_info("run=%s is given to us again: it begins anew when the old one is gone", b->uuid);
         bundle_free(l->again);
         l->again = b;
+        mem_replace(&l->again_killed, NULL);
         return;
     }
     log_info("run=%s is held already: it goes on", b->uuid);
@@ -383,6 +397,8 @@ void run_manager_act(struct run_manager *m, const struct action *a)
 {
     struct live *l = find(m, a->uuid);
 
+    if (l && l->again && a->type == ACTION_KILL)
+        mem_replace(&l->again_killed, a->kill_message);
     if (!l || l->silent) {
         if (a->type == ACTION_READ || a->type == ACTION_NETCAT)
             reply_error(m->o.replies, a->socket_id, 500, "Bundle no longer running");

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/crash.h"
 #include "base/err.h"
 #include "base/jobs.h"
 #include "base/log.h"
@@ -123,92 +122,6 @@ static char *checkin_body(void *arg)
     return protocol_checkin_text(&r);
 }
 
-/* ---- start_bundle (B055-B058) ---- */
-
-struct start_job {
-    struct job job; /* first */
-    struct worker *w;
-    struct bundle *bundle;
-    bool ours, ok;
-    struct err error;
-};
-
-static void ask_for_bundle(struct job *job)
-{
-    struct start_job *j = (struct start_job *)job;
-
-    if (run_store_note(j->w->store, j->bundle, &j->error) < 0)
-        return; /* no room for its state: it is not ours to take */
-    crash_point("bundle: noted");
-    j->ok = service_start_bundle(j->w->service, j->bundle->uuid, j->w->hostname,
-                                 (int64_t)clock_epoch(), job->cancel, &j->ours, &j->error) == 0;
-    crash_point("bundle: confirmed");
-}
-
-static void asked_for_bundle(struct job *job)
-{
-    struct start_job *j = (struct start_job *)job;
-    struct worker *w = j->w;
-    const char *uuid = j->bundle->uuid;
-
-    w->starting--;
-    if (!job->ran || w->phase != PHASE_WORKING) {
-        log_info("run=%s dropped: the worker is ending", uuid);
-    } else if (!j->ok) {
-        log_warn("run=%s %s", uuid, j->error.msg);
-    } else if (!j->ours) {
-        log_info("Bundle %s no longer assigned to this worker", uuid);
-    } else {
-        if (!run_manager_has(w->runs, uuid))
-            w->runs_started++;
-        run_manager_add(w->runs, take_ptr(&j->bundle));
-    }
-    /* What was taken loses its note with its first save; what came too late is asked for at the next start. */
-    if (j->bundle && !(job->ran && j->ok && j->ours))
-        run_store_unnote(w->store, uuid);
-    bundle_free(j->bundle);
-    free(j);
-}
-
-static void submit_start(struct worker *w, struct bundle *b)
-{
-    struct start_job *j = mem_new(struct start_job);
-
-    j->job.run = ask_for_bundle;
-    j->job.done = asked_for_bundle;
-    j->w = w;
-    j->bundle = b;
-    w->starting++;
-    lane_submit(w->lanes[LANE_SERVICE], &j->job);
-}
-
-/* Bundles the worker was asking for when it died: the answer, if there was one, is lost. */
-static void ask_once_more(struct worker *w)
-{
-    AUTO_FREE struct bundle **notes = NULL;
-    struct err e = ERR_INIT;
-    size_t n = 0;
-
-    if (run_store_load_notes(w->store, &notes, &n, &e) < 0)
-        log_warn("bundles that were being asked for: %s", e.msg);
-    for (size_t i = 0; i < n; i++) {
-        log_info("run=%s is asked for once more", notes[i]->uuid);
-        submit_start(w, notes[i]);
-    }
-}
-
-static void start_bundle(struct worker *w, struct action *a)
-{
-    log_debug("run=%s offered", a->bundle->uuid);
-    if (w->runs_started + (int64_t)w->starting >= w->o->exit_after_num_runs) {
-        log_info(
-            "Worker has finished starting the number of jobs allowed to run on: %lld. Stop starting further runs.",
-            (long long)w->o->exit_after_num_runs);
-        return;
-    }
-    submit_start(w, take_ptr(&a->bundle));
-}
-
 /* ---- the reasons to end (10.3) ---- */
 
 static bool is_idle(const struct worker *w)
@@ -293,8 +206,10 @@ static size_t act_on(struct worker *w, const cJSON *answer, size_t *ret_runs)
         /* While ending nothing is begun (3.5); but what the server takes for over may not be reported again (B049). */
         if (w->phase != PHASE_WORKING && a->type != ACTION_MARK_FINALIZED)
             continue;
+        if (a->type == ACTION_KILL)
+            worker_start_kill(w, a);
         if (a->type == ACTION_RUN)
-            start_bundle(w, a);
+            worker_start_bundle(w, a);
         else
             run_manager_act(w->runs, a);
     }
@@ -456,7 +371,9 @@ void worker_life_begin(struct worker *w)
                                   .service = w->service,
                                   .whom = whom_to_nudge,
                                   .arg = w};
-    const struct wake_opts wo = {.loop = w->loop, .url = url, .woken = woken, .arg = w};
+    const struct http_tls tls = {.ca_file = w->o->ca_file};
+    const struct wake_opts wo = {
+        .loop = w->loop, .url = url, .tls = w->o->ca_file ? &tls : NULL, .woken = woken, .arg = w};
 
     w->idle_since_ns = clock_now_ns();
     w->phase_timer = loop_add_timer(w->loop, on_phase_timer, w);
@@ -465,7 +382,7 @@ void worker_life_begin(struct worker *w)
     w->checkin = checkin_new(&o);
     w->nudge = nudge_new(&no);
     w->wake = wake_start(&wo);
-    ask_once_more(w);
+    worker_start_again(w);
     /* How long nobody was here is not known: whose the runs are comes before the first report of them (D80). */
     if (run_manager_count(w->runs) > 0) {
         ask_owner(w);

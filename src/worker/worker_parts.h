@@ -1,7 +1,8 @@
 #pragma once
 /*
- * worker_parts.h - all that a running worker consists of. Internal to worker.c (making and taking down the parts) and
- * worker_life.c (what it does meanwhile: check-ins, actions, the reasons to end). Threads: main only.
+ * worker_parts.h - all that a running worker consists of. Internal to worker.c (making and taking down the parts),
+ * worker_life.c (what it does meanwhile: check-ins, actions, the reasons to end) and worker_start.c (taking bundles).
+ * Threads: main only.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,6 +13,7 @@
 #include "worker/container.h"
 #include "worker/topology.h"
 
+struct action;
 struct checkin;
 struct ctr_gpu;
 struct deps;
@@ -27,6 +29,7 @@ struct replies;
 struct run_manager;
 struct run_store;
 struct service;
+struct start_job;
 struct wake;
 
 enum lane_name {
@@ -78,7 +81,8 @@ struct worker {
     /* worker_life.c */
     enum phase phase;
     int64_t runs_started;
-    unsigned starting; /* start_bundle calls in flight */
+    unsigned starting;            /* start_bundle calls in flight */
+    struct start_job *start_jobs; /* those */
     uint64_t idle_since_ns, drain_until_ns;
     uint64_t last_run_ns; /* when the last run message came */
     bool ask_owner; /* after an outage: runs are not reported until the service was asked (B054) */
@@ -90,6 +94,12 @@ struct worker {
     struct loop_watch *signals[3], *phase_timer;
 };
 
+/* A bundle that is offered: ask for it; takes it out of the action. */
+void worker_start_bundle(struct worker *w, struct action *a);
+/* A kill, before run_manager_act: one of a bundle still asked for is kept until it is ours, as the service sends it once. */
+void worker_start_kill(struct worker *w, const struct action *a);
+/* Once: bundles the worker was asking for when it died: the answer, if there was one, is lost. */
+void worker_start_again(struct worker *w);
 /* The first check-in, the websocket, signals. */
 void worker_life_begin(struct worker *w);
 /* Frees its watches; after the loop. */

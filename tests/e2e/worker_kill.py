@@ -10,7 +10,7 @@ from worker_lab import check, equal
 
 worker_lab.enter()
 with worker_lab.Lab() as lab:
-    lab.worker('--exit-after-num-runs', '100')
+    w = lab.worker('--exit-after-num-runs', '100')
     marker = 'sleep 98765'
     running = lab.run('echo partial; (%s &); (%s &); %s' % (marker, marker, marker))
     lab.wait(running, 'running')
@@ -22,6 +22,15 @@ with worker_lab.Lab() as lab:
     equal(bundle['metadata'].get('exitcode'), None)
     equal(lab.cat(running), 'partial\n')
     check(subprocess.run(['pgrep', '-f', marker]).returncode == 1, 'a process of the killed run lives')
+
+    # Killed while the worker still asks whether it may have it: the service sends that once.
+    lab.client.fault(endpoint='start_bundle', hold=True)
+    asked = lab.run('echo never')
+    lab.until(lambda: lab.client.held() == 1, 'the question')
+    lab.client.kill(uuid=asked)
+    lab.until(lambda: 'run=%s is killed before it is ours' % asked in w.log(), 'the kill')
+    lab.client.clear_faults()
+    equal(lab.wait(asked, 'killed')['metadata'].get('failure_message'), 'Kill requested')
 
     # it is told first, and has some seconds; one that does not listen is ended all the same
     saves = lab.run('trap "echo saved; exit 0" TERM; echo up; while :; do sleep 0.1; done')

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A worker that comes back after others have decided: preempted, given again, its record damaged, its id made up."""
 # needs: root net
-# timeout: 150
-# rows: B192 B197 B198 D18 D55 D67 D68 D69 D70 D80
+# timeout: 200
+# rows: B192 B197 B198 D18 D20 D55 D67 D68 D69 D70 D80
 import glob
 import os
 
@@ -11,6 +11,29 @@ from worker_lab import check, equal
 
 worker_lab.enter()
 TWICE = 'cat n 2>/dev/null; echo x >> n; [ $(wc -l < n) -ge 2 ] || sleep 1000; until [ -e go ]; do sleep 0.1; done; cat n'
+
+
+# The first one does not heed SIGTERM and beats as long as it lives; who comes behind it says whether it is alone.
+ANEW = ('echo x >> n; if [ $(wc -l < n) = 1 ]; then trap "" TERM; while :; do echo $SECONDS.$RANDOM > beat; sleep 0.1; done; fi; '
+        'a=$(cat beat); sleep 1; [ "$a" = "$(cat beat)" ] && echo alone; until [ -e go ]; do sleep 0.1; done; cat n')
+
+
+def given_again(lab, w):
+    """Preempted, and given back to the worker while it still ends the old container: a run, and whether it went so."""
+    for _ in range(5):
+        run = lab.run(ANEW)
+        lab.wait(run, 'running')
+        begun(lab, run, 'beat', '.')
+        w.kill9()
+        lab.wait(run, 'staged')
+        w.start()
+        text = 'run=%s is given to us again: it begins anew' % run
+        lab.until(lambda: text in w.log() or 'run=%s accepted' % run in w.log(), 'the bundle to come back')
+        if text in w.log():
+            return run
+        lab.client.kill(uuid=run)  # the old one was gone before: a slow machine
+        lab.wait(run, 'killed')
+    raise AssertionError('never given back in time')
 
 
 def begun(lab, uuid, name='n', text='x'):
@@ -50,6 +73,15 @@ with worker_lab.Lab(worker_timeout=10) as lab:
     w1.start()
     lab.until(lambda: not states(lab, 'w1') and not os.path.exists(os.path.join(lab.work_dir, 'runs', run)), 'it to go')
     equal(lab.client.info(run)['state'], 'killed')
+
+    # Given back to the worker that still ends the old container: it begins anew behind it, and a kill is for the new one.
+    run = given_again(lab, w1)
+    lab.client.write(uuid=run, subpath='go', string='')
+    lab.wait(run, 'ready')
+    equal(lab.cat(run), 'alone\nx\nx\n')
+    run = given_again(lab, w1)
+    lab.client.kill(uuid=run)
+    equal(lab.wait(run, 'killed')['metadata']['failure_message'], 'Kill requested')
     equal(w1.stop(), 0)
 
     # The record of a run is damaged: it ends, says so, and what it had written is kept. Its neighbour goes on.
