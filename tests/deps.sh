@@ -17,7 +17,7 @@ declare -A group=(
     # real parts for the tests, and the virtual machine
     [test]="libcmocka-dev zlib1g-dev docker-registry skopeo umoci nftables iproute2 jq python3 openssl
         apache2-utils iptables qemu-system-x86 qemu-system-common busybox-static bash-static kmod cpio
-        e2fsprogs zstd podman containerd iputils-ping netcat-openbsd procps util-linux curl git
+        e2fsprogs xfsprogs zstd podman containerd iputils-ping netcat-openbsd procps util-linux curl git
         python3-h2"
     # libclang-rt: the sanitizers of clang
     [lint]="groff clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev binutils"

@@ -3,14 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 #include <linux/fs.h>
 #include <linux/quota.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "base/tree.h"
 
 /* A quarter of a million ids that look like no administrator's (/etc/projid counts from small numbers). */
@@ -29,7 +32,32 @@ static bool is_ours(uint32_t id)
     return id >= IDS_FIRST && id - IDS_FIRST < IDS_COUNT;
 }
 
-/* An id nobody has files or a limit under. 0: none found; -1: no quota here. */
+/*
+ * Between the choice of an id and its first directory nobody else may choose: there is no way to ask the kernel for both
+ * at once. One file for each file system, in /run, which only root can write and all workers of a host share. It goes
+ * with the descriptor, also when we are killed. -1: it cannot be had.
+ */
+static int lock_ids(int dirfd, struct err *e)
+{
+    struct stat st;
+
+    if (fstat(dirfd, &st) < 0)
+        return err_sys(e, "look at the directory");
+    AUTO_FREE char *path =
+        mem_printf("/run/cworker-quota-%u-%u.lock", major(st.st_dev), minor(st.st_dev));
+    AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    while (flock(fd, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return err_sys(e, "lock %s", path);
+    return take_fd(&fd);
+}
+
+/*
+ * An id nobody has a file under. Call with the lock: then one with a limit and no files is what a crash left, or a
+ * directory whose limit was not lifted before it was removed. 0: none found; -1: no quota here.
+ */
 static int64_t free_id(int dirfd, uint32_t seed)
 {
     for (uint32_t i = 0; i < TRIES; i++) {
@@ -41,7 +69,7 @@ static int64_t free_id(int dirfd, uint32_t seed)
                 return id; /* XFS: never seen */
             return -1;
         }
-        if (!d.dqb_curspace && !d.dqb_curinodes && !d.dqb_bhardlimit)
+        if (!d.dqb_curspace && !d.dqb_curinodes)
             return id;
     }
     return 0;
@@ -77,13 +105,19 @@ static int set_id_of(void *arg, int parentfd, const char *name, const char *path
     return 0;
 }
 
-int quota_limit(int dirfd, uint32_t seed, uint64_t bytes, struct err *e)
+/* The limit first: a directory with an id of ours always has one. */
+static int take_id(int dirfd, uint32_t seed, uint64_t bytes, uint32_t *ret, struct err *e)
 {
     struct if_dqblk d = {.dqb_bhardlimit = (bytes + BLOCK - 1) / BLOCK, .dqb_valid = QIF_BLIMITS};
-    int64_t id = free_id(dirfd, seed);
+    struct if_dqblk any = {0};
+
+    if (quota_call(dirfd, Q_GETQUOTA, IDS_FIRST, &any) < 0 && errno != ENOENT)
+        return err_set(e, ERR_ABSENT, "the file system has no project quota");
+    AUTO_CLOSE int lock = lock_ids(dirfd, e);
+    int64_t id = lock < 0 ? -1 : free_id(dirfd, seed);
 
     if (id < 0)
-        return err_set(e, ERR_ABSENT, "the file system has no project quota");
+        return lock < 0 ? -1 : err_set(e, ERR_ABSENT, "the file system has no project quota");
     if (id == 0)
         return err_set(e, ERR_HOST, "all project ids tried are taken");
     if (quota_call(dirfd, Q_SETQUOTA, (uint32_t)id, &d) < 0)
@@ -94,8 +128,15 @@ int quota_limit(int dirfd, uint32_t seed, uint64_t bytes, struct err *e)
         (void)quota_call(dirfd, Q_SETQUOTA, (uint32_t)id, &d);
         return -1;
     }
-    uint32_t beneath = (uint32_t)id;
-    return tree_walk(dirfd, set_id_of, &beneath, NULL, e);
+    *ret = (uint32_t)id;
+    return 0;
+}
+
+int quota_limit(int dirfd, uint32_t seed, uint64_t bytes, struct err *e)
+{
+    uint32_t id = 0;
+
+    return take_id(dirfd, seed, bytes, &id, e) < 0 ? -1 : tree_walk(dirfd, set_id_of, &id, NULL, e);
 }
 
 int quota_usage(int dirfd, uint64_t *ret_used, uint64_t *ret_limit, struct err *e)

@@ -2,9 +2,10 @@
 /*
  * quota.h - a byte limit on a directory tree by project quota, where the file system has it on (ext4, XFS).
  *
- *   quota_limit ──► (writes beneath end with EDQUOT) ──► quota_usage, at no cost ──► quota_lift before it is removed
+ *   quota_limit ──► (writes beneath end with EDQUOT, on XFS with ENOSPC) ──► quota_usage, at no cost ──► quota_lift before it is removed
  *
- * The directory's project id is its own: one out of a range of ours that nobody uses. Everything made beneath
+ * The directory's project id is its own: one out of a range of ours that nobody uses, chosen under a lock that all
+ * processes of the host share (/run/cworker-quota-*.lock). Everything made beneath
  * inherits it, so nothing else need be remembered: after a restart the directory still knows it.
  * Threads: any. Blocks: shortly; quota_limit walks what is in the directory already.
  */

@@ -90,6 +90,7 @@ class Worker:
 
 class Lab:
     def __init__(self, where=None, runtime_dir=None, **flags):
+        """where: its directory is made there; flags: of the service."""
         where = where or ('/scratch' if os.path.isdir('/scratch') else '/var/tmp')
         self.directory = tempfile.mkdtemp(prefix='worker-lab.', dir=where)
         self.runtime_dir = runtime_dir or os.path.join(self.directory, 'rt')

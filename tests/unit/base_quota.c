@@ -1,18 +1,26 @@
 /*
- * Project quotas, in the machine's /scratch, which has them; a tmpfs has none and says so.
+ * Project quotas, in the machine's /scratch (ext4) and on an XFS made here; a tmpfs has none and says so.
  * needs: root cgroup2
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/capability.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+#include <linux/fs.h>
+#include <linux/quota.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
+#include "base/proc.h"
 #include "base/quota.h"
 #include "base/tree.h"
 #include "test.h"
@@ -22,11 +30,27 @@
 static char *top;
 static int top_fd = -1;
 
+static bool is_xfs;
+
+/* A program with the image's and the mount's names as sh's $1 and $2. */
+static int shell(const char *line)
+{
+    AUTO_FREE char *image = mem_printf("%s.img", top);
+    char *argv[] = {(char *)"sh", (char *)"-c", (char *)line, (char *)"sh", image, top, NULL};
+    struct proc_result result = {0};
+    struct err e = ERR_INIT;
+
+    return proc_run(argv, NULL, NULL, 0, NULL, NULL, 60 * NS_PER_S, &result, &e) < 0
+               ? -1
+               : result.status;
+}
+
 static int set_up(void **state UNUSED)
 {
     /* It was promised to the machine alone that /scratch has quotas; TMPDIR lies on it. */
     const char *tmp = getenv("TMPDIR");
 
+    is_xfs = false;
     top = mem_printf("%s/quota.XXXXXX", tmp ? tmp : "/scratch/tmp");
     if (!mkdtemp(top))
         return -1;
@@ -39,9 +63,23 @@ static int tear_down(void **state UNUSED)
     struct err e = ERR_INIT;
 
     close(top_fd);
+    if (is_xfs && shell("umount $2 && rm $1") != 0)
+        return -1;
     int rc = tree_remove_at(AT_FDCWD, top, &e);
     free(top);
     return rc;
+}
+
+static int set_up_xfs(void **state)
+{
+    if (set_up(state) < 0)
+        return -1;
+    close(top_fd);
+    if (shell("truncate -s 400M $1 && mkfs.xfs -q $1 && mount -o loop,prjquota $1 $2") != 0)
+        return -1;
+    is_xfs = true;
+    top_fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return top_fd < 0;
 }
 
 static int make_dir(const char *name)
@@ -63,7 +101,7 @@ static uint64_t fill(int dir, const char *name, uint64_t bytes)
     while (n < bytes) {
         ssize_t got = write(fd, block, 64 * 1024);
         if (got < 0) {
-            assert_int_equal(errno, EDQUOT);
+            assert_int_equal(errno, is_xfs ? ENOSPC : EDQUOT);
             break;
         }
         n += (uint64_t)got;
@@ -118,6 +156,120 @@ static void limits_hold(void **state UNUSED)
     drop_resource(CAP_SET);
 }
 
+/* The project id of a directory; 0: none. */
+static uint32_t id_of(int dir)
+{
+    struct fsxattr x = {0};
+
+    assert_int_equal(ioctl(dir, FS_IOC_FSGETXATTR, &x), 0);
+    return x.fsx_projid;
+}
+
+enum { PROCESSES = 6, DIRS = 8 }; /* fewer than are tried */
+
+/* Another worker: waits for the others, then takes limits as fast as it can. All look for an id in the same place. */
+static int rival(int ready, int n)
+{
+    struct err e = ERR_INIT;
+    char c;
+
+    if (read(ready, &c, 1) != 0) /* until the parent has closed its end */
+        return 1;
+    for (int i = 0; i < DIRS; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "rival%d.%d", n, i);
+        AUTO_CLOSE int dir = openat(top_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir < 0 || quota_limit(dir, 4711, (uint64_t)(n + 1) * MB, &e) < 0)
+            return 2;
+        if (i % 4 == 3) { /* and gives some back */
+            quota_lift(dir);
+            if (unlinkat(top_fd, name, AT_REMOVEDIR) < 0)
+                return 3;
+        }
+    }
+    return 0;
+}
+
+static void rivals_get_ids_of_their_own(void **state UNUSED)
+{
+    uint32_t seen[PROCESSES * DIRS] = {0};
+    size_t n_seen = 0;
+    pid_t pids[PROCESSES];
+    int ready[2];
+
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    for (int n = 0; n < PROCESSES; n++) {
+        for (int i = 0; i < DIRS; i++) {
+            char name[32];
+
+            snprintf(name, sizeof(name), "rival%d.%d", n, i);
+            assert_int_equal(mkdirat(top_fd, name, 0755), 0);
+        }
+        pids[n] = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        if (pids[n] == 0) {
+            close(ready[1]);
+            _exit(rival(ready[0], n));
+        }
+    }
+    close(ready[0]);
+    close(ready[1]);
+    for (int n = 0; n < PROCESSES; n++) {
+        int status = -1;
+
+        assert_int_equal(waitpid(pids[n], &status, 0), pids[n]);
+        assert_int_equal(status, 0);
+    }
+    for (int n = 0; n < PROCESSES; n++)
+        for (int i = 0; i < DIRS; i++) {
+            char name[32];
+            uint64_t used, limit = 0;
+            struct err e = ERR_INIT;
+
+            snprintf(name, sizeof(name), "rival%d.%d", n, i);
+            AUTO_CLOSE int dir = openat(top_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            if (dir < 0)
+                continue;
+            uint32_t id = id_of(dir);
+            for (size_t k = 0; k < n_seen; k++)
+                assert_int_not_equal(seen[k], id);
+            seen[n_seen++] = id;
+            assert_ok(quota_usage(dir, &used, &limit, &e), &e);
+            assert_true(limit == (uint64_t)(n + 1) * MB);
+        }
+    assert_int_equal(n_seen, PROCESSES * DIRS * 3 / 4);
+}
+
+static bool is_forgotten(uint32_t id)
+{
+    struct if_dqblk d = {0};
+
+    return syscall(SYS_quotactl_fd, top_fd, QCMD(Q_GETQUOTA, PRJQUOTA), id, &d) < 0 ||
+           d.dqb_curinodes == 0;
+}
+
+/* An id whose directory is gone is free for the next, lifted or not: what a crash forgot is no loss. */
+static void ids_come_back(void **state UNUSED)
+{
+    uint32_t first = 0;
+    struct err e = ERR_INIT;
+
+    for (int i = 0; i < 3; i++) {
+        AUTO_CLOSE int dir = make_dir("again");
+        assert_ok(quota_limit(dir, 815, MB, &e), &e);
+        first = first ? first : id_of(dir);
+        assert_int_equal(id_of(dir), first);
+        if (i == 0)
+            quota_lift(dir);
+        assert_int_equal(unlinkat(top_fd, "again", AT_REMOVEDIR), 0);
+        close_fd(&dir);
+        /* XFS takes its time to forget a removed directory; what it has not forgotten is not free. */
+        (void)!syncfs(top_fd);
+        for (int k = 0; !is_forgotten(first) && k < 600; k++)
+            usleep(100000);
+    }
+}
+
 static void none_here(void **state UNUSED)
 {
     AUTO_CLOSE int dir = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -134,7 +286,16 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits_hold),
+        cmocka_unit_test(rivals_get_ids_of_their_own),
+        cmocka_unit_test(ids_come_back),
         cmocka_unit_test(none_here),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    const struct CMUnitTest xfs[] = {
+        cmocka_unit_test(limits_hold),
+        cmocka_unit_test(rivals_get_ids_of_their_own),
+        cmocka_unit_test(ids_come_back),
+    };
+    int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+
+    return failed + cmocka_run_group_tests(xfs, set_up_xfs, tear_down);
 }
