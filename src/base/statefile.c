@@ -74,6 +74,24 @@ failed:
     return err_wrap(e, "file %s", name);
 }
 
+int statefile_replace_in(int dirfd, const char *spare, const char *name, const void *data, size_t n,
+                         bool durable, struct err *e)
+{
+    AUTO_CLOSE int fd = openat(dirfd, spare, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_sys(e, "open %s", spare);
+    if (fd_write_all(fd, data, n) < 0 || ftruncate(fd, (off_t)n) < 0)
+        return err_sys(e, "write %s", spare);
+    if (durable && fdatasync(fd) < 0)
+        return err_sys(e, "sync %s", spare);
+    crash_point("statefile: spare written");
+    if (renameat(dirfd, spare, dirfd, name) < 0)
+        return err_sys(e, "rename %s into place as %s", spare, name);
+    crash_point("statefile: spare renamed");
+    return durable && sync_directory(dirfd, e) < 0 ? err_wrap(e, "file %s", name) : 0;
+}
+
 int statefile_move(int from, const char *name, int dirfd, const char *to, struct err *e)
 {
     crash_point("statefile: to be moved");

@@ -18,6 +18,12 @@ struct str;
 /* mode: usually 0600. */
 int statefile_replace(int dirfd, const char *name, const void *data, size_t n, mode_t mode,
                       bool durable, struct err *e) MUST_CHECK;
+/*
+ * The same on a full disk, in the file `spare` of the directory, which has its blocks already (posix_fallocate) and is used up
+ * by it. Nobody can take that room between: it is never given back. After a failure the spare is still there, whatever is in it.
+ */
+int statefile_replace_in(int dirfd, const char *spare, const char *name, const void *data, size_t n,
+                         bool durable, struct err *e) MUST_CHECK;
 /* A file that is on disk already (fsync, syncfs) into its place in another directory of the same file system, which is
  * synced. */
 int statefile_move(int from, const char *name, int dirfd, const char *to, struct err *e) MUST_CHECK;

@@ -4,12 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/bounds.h"
@@ -20,13 +18,11 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/statefile.h"
+#include "worker/reserve.h"
 #include "worker/run.h"
 
-#define ID_MAX  127
-#define NOTE    ".asked"
-#define RESERVE "reserve"
-/* Some thousand states; made anew when there is more than ten times as much room. */
-#define RESERVE_BYTES (8 << 20)
+#define ID_MAX 127
+#define NOTE   ".asked"
 
 struct save_job;
 
@@ -35,7 +31,7 @@ struct run_store {
     char *name; /* of dir in parent */
     char *id;
     struct lane *lane;
-    atomic_bool reserved;     /* any thread */
+    struct reserve *reserve;
     struct save_job *waiting; /* newest first; main only */
     pthread_mutex_t mutex;    /* what main and the lane both know of a save */
 };
@@ -79,6 +75,17 @@ static int try_take(struct run_store *s, const char *name, struct err *e)
     return 1;
 }
 
+/* What stands there already is not written again: the disk may be full. */
+static int note_id(const struct run_store *s, struct err *e)
+{
+    AUTO(str) struct str old = STR_INIT(ID_MAX);
+    struct err ignored = ERR_INIT;
+
+    if (statefile_read(s->dir, "id", &old, &ignored) == 0 && str_eq(str_text(&old), s->id))
+        return 0;
+    return statefile_replace(s->dir, "id", s->id, strlen(s->id), 0600, true, e);
+}
+
 static int take_id(struct run_store *s, const char *id, bool made_here, struct err *e)
 {
     AUTO_FREE char *name = dir_name(id);
@@ -92,7 +99,7 @@ static int take_id(struct run_store *s, const char *id, bool made_here, struct e
         return err_set(e, ERR_LIMIT,
                        "a worker with the id %s is already alive on this work directory", id);
     s->id = mem_strdup(id);
-    return statefile_replace(s->dir, "id", id, strlen(id), 0600, true, e) < 0 ||
+    return note_id(s, e) < 0 ||
                    (made_here && statefile_replace(s->dir, "made-here", "", 0, 0600, true, e) < 0)
                ? -1
                : 0;
@@ -134,33 +141,6 @@ static int take_old_id(struct run_store *s, const char *hostname, struct err *e)
     return found;
 }
 
-/* Room that runs cannot take: on a full disk their ends can still be written down. */
-static void make_reserve(struct run_store *s)
-{
-    struct statvfs v;
-
-    if (atomic_load(&s->reserved) || fstatvfs(s->dir, &v) < 0 ||
-        (uint64_t)v.f_bavail * v.f_frsize < 10ull * RESERVE_BYTES)
-        return;
-    AUTO_CLOSE int fd = openat(s->dir, RESERVE, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    atomic_store(&s->reserved, fd >= 0 && posix_fallocate(fd, 0, RESERVE_BYTES) == 0);
-}
-
-/* Any thread. On a full disk in the room that is kept for it. */
-static int write_state(struct run_store *s, const char *name, const char *text, bool durable,
-                       struct err *e)
-{
-    if (statefile_replace(s->dir, name, text, strlen(text), 0600, durable, e) == 0) {
-        make_reserve(s);
-        return 0;
-    }
-    if ((e->sys != ENOSPC && e->sys != EDQUOT) || unlinkat(s->dir, RESERVE, 0) < 0)
-        return -1;
-    atomic_store(&s->reserved, false);
-    *e = (struct err)ERR_INIT;
-    return statefile_replace(s->dir, name, text, strlen(text), 0600, durable, e);
-}
-
 static int choose_id(struct run_store *s, const char *id, struct err *e)
 {
     char host[65] = "";
@@ -193,7 +173,7 @@ int run_store_open(const char *work_dir, const char *id, struct run_store **ret,
     if (choose_id(s, id, e) < 0)
         return -1;
     statefile_sweep(s->dir);
-    make_reserve(s);
+    s->reserve = reserve_new(s->dir);
     *ret = take_ptr(&s);
     return 0;
 }
@@ -203,6 +183,7 @@ void run_store_close(struct run_store *s)
     if (!s)
         return;
     pthread_mutex_destroy(&s->mutex);
+    reserve_free(s->reserve);
     close_fd(&s->lock);
     close_fd(&s->dir);
     close_fd(&s->parent);
@@ -265,7 +246,7 @@ static void save_run(struct job *job)
     if (!j->text)
         (void)!statefile_remove(j->dir, j->name, true, &j->error);
     else
-        (void)!write_state(j->store, j->name, j->text, true, &j->error);
+        (void)!reserve_write(j->store->reserve, j->name, j->text, true, &j->error);
     if (j->error.kind == ERR_NONE)
         unlinkat(j->dir, j->note, 0);
 }
@@ -360,7 +341,7 @@ int run_store_note(struct run_store *s, const struct bundle *b, struct err *e)
     AUTO_FREE char *text = json_text(v);
 
     /* Also on a full disk: a run that is taken and cannot be made says why, one that is not hangs in "starting". */
-    return write_state(s, name, text, false, e);
+    return reserve_write(s->reserve, name, text, false, e);
 }
 
 void run_store_unnote(struct run_store *s, const char *uuid)
@@ -488,7 +469,7 @@ void run_store_remove(struct run_store *s)
         run_store_unnote(s, notes[i]->uuid);
         bundle_free(notes[i]);
     }
-    (void)!statefile_remove(s->dir, RESERVE, false, &ignored);
+    reserve_remove(s->dir);
     (void)!statefile_remove(s->dir, "id", false, &ignored);
     (void)!statefile_remove(s->dir, "made-here", false, &ignored);
     (void)!statefile_remove(s->dir, "lock", false, &ignored);

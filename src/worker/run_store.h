@@ -6,7 +6,7 @@
  *                            /id            the worker id in full
  *                            /{uuid}.json   a run
  *                            /{uuid}.asked  a bundle the service is being asked for
- *                            /reserve       room for states when the disk is full
+ *                            /reserve.N     room for states when the disk is full
  *
  * A save is handed to a lane of one thread, so the order of saves is kept and main never waits for a disk; a
  * callback says when the state is durable. Two live workers never share one of these directories, though the

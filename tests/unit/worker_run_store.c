@@ -7,7 +7,9 @@
 /* needs: root */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -236,12 +238,18 @@ static unsigned save_all(struct run_store *s, unsigned n)
     return saved;
 }
 
+/* All 8 MiB of it. */
 static bool has_reserve(void)
 {
-    AUTO_FREE char *path = mem_printf("%s/state/full/reserve", top);
-    struct stat st;
+    uint64_t bytes = 0;
 
-    return stat(path, &st) == 0 && st.st_blocks * 512 >= 8 << 20;
+    for (int i = 0; i < 256; i++) {
+        AUTO_FREE char *path = mem_printf("%s/state/full/reserve.%03d", top, i);
+        struct stat st;
+
+        bytes += stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+    }
+    return bytes >= 8 << 20;
 }
 
 /* Ends of runs, and what is being asked for, are still written down; when there is room again, some of it is kept again. */
@@ -272,6 +280,44 @@ static void a_full_disk_has_room_for_states(void **state UNUSED)
     assert_true(has_reserve());
 }
 
+static atomic_bool stop_filling;
+
+/* A run that takes every block as soon as it is free. */
+static void *fill_for_ever(void *arg UNUSED)
+{
+    AUTO_FREE char *path = mem_printf("%s/filler", top);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    char block[4096] = {0};
+
+    while (!stop_filling)
+        (void)!write(fd, block, sizeof(block));
+    return NULL;
+}
+
+/* Nobody gets the room that is kept for states, however quick: also not behind a restart. */
+static void a_greedy_run_cannot_take_the_reserve(void **state UNUSED)
+{
+    struct err e = ERR_INIT;
+    pthread_t thread;
+
+    assert_int_equal(mount("tmpfs", top, "tmpfs", 0, "size=96m"), 0);
+    for (int life = 0; life < 2; life++) {
+        AUTO(run_store) struct run_store *s = open_store("full");
+        AUTO(bundle) struct bundle *b = make_bundle(OTHER);
+
+        if (life == 0)
+            fill_disk();
+        stop_filling = false;
+        assert_int_equal(pthread_create(&thread, NULL, fill_for_ever, NULL), 0);
+        int noted = run_store_note(s, b, &e);
+        unsigned saved = save_all(s, 100);
+        stop_filling = true;
+        pthread_join(thread, NULL);
+        assert_ok(noted, &e);
+        assert_int_equal(saved, 100);
+    }
+}
+
 static int leave_tmpfs(void **state UNUSED)
 {
     return umount2(top, MNT_DETACH);
@@ -284,6 +330,7 @@ int main(void)
         cmocka_unit_test(a_start_finds_what_was_left),
         cmocka_unit_test(an_id_that_was_made_is_kept),
         cmocka_unit_test_teardown(a_full_disk_has_room_for_states, leave_tmpfs),
+        cmocka_unit_test_teardown(a_greedy_run_cannot_take_the_reserve, leave_tmpfs),
     };
 
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
