@@ -1,5 +1,6 @@
 #include "worker/run_stage.h"
 
+#include <signal.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -9,6 +10,11 @@
 #define STATUS_RUNNING    "Running job in container."
 #define STATUS_UPLOADING  "Uploading results."
 #define STATUS_FINALIZING "Finalizing bundle."
+/* Programs that share memory by files there (PyTorch) die of it without a word. */
+#define BUS_TEXT                                                                             \
+    "Bus error: most often /dev/shm was too small, whose size this worker was started with " \
+    "(--shared-memory-size-gb)."
+#define FULL_TEXT "The disk of this worker is full: writes fail with \"No space left on device\"."
 
 struct step {
     struct run *r;
@@ -173,6 +179,10 @@ static unsigned exited(const struct step *s)
         AUTO_FREE char *text = disk_text(r);
         mark_killed(r, text);
     }
+    if (rec->status == 128 + SIGBUS)
+        r->failure_message = run_join_texts(take_ptr(&r->failure_message), BUS_TEXT);
+    if ((s->ev->limits & LIMIT_FULL) && rec->status != 0)
+        r->failure_message = run_join_texts(take_ptr(&r->failure_message), FULL_TEXT);
     set_status(r, STATUS_UPLOADING);
     return enter(s, RUN_CLEANING_UP);
 }

@@ -43,7 +43,11 @@ enum run_event_kind {
 };
 #define RUN_EVENT_COUNT (EV_BUNDLE_GONE + 1)
 
-enum { LIMIT_TIME = 1, LIMIT_DISK = 2 };
+enum {
+    LIMIT_TIME = 1,
+    LIMIT_DISK = 2,
+    LIMIT_FULL = 4, /* no limit of the run's: the worker's own disk (EV_EXITED only) */
+};
 
 struct run_event {
     enum run_event_kind kind;

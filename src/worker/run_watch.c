@@ -43,6 +43,23 @@ static bool met_quota(const struct live *l)
     return (dir >= 0 && usage_is_full(dir)) || (layer >= 0 && usage_is_full(layer));
 }
 
+/* No room is left for anybody. A shared file system is not asked: it may not answer, and this is the main thread. */
+static bool met_full_disk(const struct live *l)
+{
+    const struct container_env *env = l->m->o.env;
+
+    return !env->shared_fs &&
+           (usage_is_disk_full(l->m->o.runs_dir) || usage_is_disk_full(env->scratch_dir));
+}
+
+/* What a program that failed may have died of without saying so. */
+static unsigned met_limits(const struct live *l, const struct exit_record *record)
+{
+    if (met_quota(l))
+        return LIMIT_DISK;
+    return record->status != 0 && met_full_disk(l) ? LIMIT_FULL : 0;
+}
+
 /* The shim has ended, or there was none: the record says what happened, or nobody knows. */
 static void take_end(struct live *l)
 {
@@ -60,7 +77,7 @@ static void take_end(struct live *l)
                                  .now = clock_epoch(),
                                  .record = &record,
                                  .text = own_output,
-                                 .limits = met_quota(l) ? LIMIT_DISK : 0};
+                                 .limits = met_limits(l, &record)};
     log_info("run=%s container ended: status=%d signal=%d oom_kills=%llu", uuid, record.status,
              record.signal, (unsigned long long)record.oom_kills);
     live_feed(l, &ev);

@@ -7,6 +7,8 @@
 #include "base/quota.h"
 #include "runtime/shim.h"
 
+#define FULL_BYTES (1u << 20)
+
 void usage_meter_add(struct usage_meter *m, uint64_t now_ns, const struct ctr_stats *s,
                      int64_t memory_limit)
 {
@@ -35,6 +37,14 @@ bool usage_is_full(int dirfd)
     uint64_t used = 0, limit = 0;
 
     return quota_usage(dirfd, &used, &limit, &ignored) == 0 && used + margin >= limit;
+}
+
+bool usage_is_disk_full(const char *path)
+{
+    struct statvfs v;
+
+    return statvfs(path, &v) == 0 &&
+           ((uint64_t)v.f_bavail * v.f_frsize < FULL_BYTES || (v.f_files && !v.f_favail));
 }
 
 int64_t usage_free_disk(const char *path)

@@ -26,5 +26,7 @@ uint64_t usage_disk_bound(int64_t disk);
 /* A directory held to a quota has come to its end. False where there is none. */
 bool usage_is_full(int dirfd);
 
+/* Nobody can write there any more: less than a megabyte or no file is left. */
+bool usage_is_disk_full(const char *path);
 /* What an unprivileged user could write on that file system; 0 when it cannot be told: always a number (B023). */
 int64_t usage_free_disk(const char *path);

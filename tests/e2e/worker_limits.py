@@ -31,3 +31,10 @@ with worker_lab.Lab() as lab:
     lab.client.write(uuid=busy, subpath='go', string='')
     bundle = lab.wait(busy, 'ready', 120)
     check(bundle['metadata']['time_user'] > 0, bundle['metadata'])
+
+    # Less than a program needs, and shared memory that was too small: the page says so.
+    tiny, bus = lab.run('memhog 1', memory='1m'), lab.run('kill -BUS $$', memory='64m')
+    text = lab.wait(tiny, 'failed', 120)['metadata']['failure_message']
+    check('Memory limit 1m exceeded.' in text, text)
+    bundle = lab.wait(bus, 'failed', 120)
+    check('/dev/shm' in bundle['metadata']['failure_message'] and bundle['metadata']['exitcode'] == 135, bundle['metadata'])

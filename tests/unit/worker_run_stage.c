@@ -175,6 +175,11 @@ static void a_good_run_goes_all_the_way(void **state)
         .record = &(const struct exit_record){.started = true, .status = st, .oom_killed = oom}, \
         .text = out                                                                              \
     }
+#define FULL(st)                                                                                 \
+    {                                                                                            \
+        .kind = EV_EXITED, .record = &(const struct exit_record){.started = true, .status = st}, \
+        .text = "own words", .limits = LIMIT_FULL                                                \
+    }
 #define KILL(msg)                    \
     {                                \
         .kind = EV_KILL, .text = msg \
@@ -238,6 +243,18 @@ static const struct {
      {EXIT(137, 1, "bash: line 1: 17 Killed\n"), CLEANED, UPLOADED},
      137,
      "bash: line 1: 17 Killed. Memory limit 2g exceeded."},
+    {"shared memory was too small",
+     R,
+     {EXIT(135, 0, NULL), CLEANED, UPLOADED},
+     135,
+     "Bus error: most often /dev/shm was too small, whose size this worker was started with "
+     "(--shared-memory-size-gb)."},
+    {"the worker's disk is full",
+     R,
+     {FULL(1), CLEANED, UPLOADED},
+     1,
+     "own words. The disk of this worker is full: writes fail with \"No space left on device\"."},
+    {"the worker's disk is full, and it went well", R, {FULL(0), CLEANED, UPLOADED}, 0, NULL},
     {"B104", R, {EXIT(137, 0, NULL), CLEANED, UPLOADED}, 137, NULL},
     {"D24: a killed child the program survived", R, {EXIT(0, 1, NULL), CLEANED, UPLOADED}, 0, NULL},
     {"D24: and did not",
