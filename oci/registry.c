@@ -16,6 +16,7 @@
 #include "oci/ref.h"
 #include "oci/registries.h"
 #include "oci/registry_get.h"
+#include "oci/scheme.h"
 
 enum {
     IDLE_ATTEMPTS = 5,       /* of a blob, in a row, that brought next to nothing */
@@ -25,6 +26,22 @@ enum {
 #define RETRY_CAP_NS        (20 * NS_PER_S)
 #define DOCUMENT_TIMEOUT_NS (120 * NS_PER_S)
 #define SLOWEST             1024 /* bytes a second: what the time for a blob is reckoned by (S18) */
+
+/* Of an insecure registry that was found to speak plain http the two ways to it change places. */
+static void plain_first(struct oci_session *s)
+{
+    size_t n = s->bases.n;
+
+    if (n < s->mirrors + 2)
+        return;
+    char **https = &s->bases.items[n - 2], **http = &s->bases.items[n - 1], *first = *http;
+    AUTO_FREE char *authority = oci_url_authority(first);
+
+    if (!oci_scheme_is_plain(authority, clock_now_ns()))
+        return;
+    *http = *https;
+    *https = first;
+}
 
 struct oci_session *oci_session_new(const struct oci_ref *ref, const struct oci_registries *r,
                                     struct http_client *http, struct cancel *c)
@@ -37,6 +54,7 @@ struct oci_session *oci_session_new(const struct oci_ref *ref, const struct oci_
     s->cancel = c;
     s->auth = oci_auth_new(r, http, c);
     s->mirrors = oci_registries_bases(r, ref->registry, &s->bases);
+    plain_first(s);
     s->preferred = SIZE_MAX;
     pthread_mutex_init(&s->lock, NULL);
     return s;

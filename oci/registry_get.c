@@ -16,6 +16,7 @@
 #include "oci/auth.h"
 #include "oci/ref.h"
 #include "oci/registries.h"
+#include "oci/scheme.h"
 
 enum {
     ATTEMPTS = 6, /* of one request at one place */
@@ -38,8 +39,19 @@ static size_t preferred(struct oci_session *s)
     return i;
 }
 
+/* How an insecure registry was reached; of others there is nothing to remember, nor of mirrors, which name their scheme. */
+static void note_scheme(const struct oci_session *s, size_t i)
+{
+    if (i < s->mirrors || s->bases.n < s->mirrors + 2)
+        return;
+    AUTO_FREE char *authority = oci_url_authority(s->bases.items[i]);
+
+    oci_scheme_note(authority, str_starts(s->bases.items[i], "http://"), clock_now_ns());
+}
+
 static void prefer(struct oci_session *s, size_t i)
 {
+    note_scheme(s, i);
     pthread_mutex_lock(&s->lock);
     s->preferred = i;
     pthread_mutex_unlock(&s->lock);
@@ -328,11 +340,13 @@ int oci_registry_get(struct oci_session *s, struct oci_get *g, struct err *e)
         if (i < s->mirrors && !oci_session_has_mirrors(s))
             continue;
         bool last_resort = i + 1 < n && is_http_twin(s, i, i + 1);
+        bool second = i > 0 && is_http_twin(s, i, i - 1); /* it spoke plain http a while ago */
         AUTO_FREE char *authority = oci_url_authority(s->bases.items[i]);
 
         if (known < n && (is_http_twin(s, i, known) || is_http_twin(s, known, i)))
             continue; /* how that host is spoken to is known by now */
-        if (ask_patiently(s, s->bases.items[i], last_resort ? 1 : CONNECT_ATTEMPTS, g, e) == 0) {
+        if (ask_patiently(s, s->bases.items[i], last_resort || second ? 1 : CONNECT_ATTEMPTS, g,
+                          e) == 0) {
             prefer(s, i);
             return 0;
         }
