@@ -5,6 +5,7 @@
 """cwrun bundle: a bundle description in the worker's environment; statuses, texts and results as the worker reports them."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class Bundle(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.scratch)
 
-    def bundle(self, command, status=0, dependencies=(), **resources):
+    def bundle(self, command, status=0, dependencies=(), flags=(), **resources):
         """Run it; returns what was printed and the results directory."""
         uuid = '0x%032x' % abs(hash(self.id()) % (1 << 60))
         wish = {'cpus': 1, 'gpus': 0, 'docker_image': self.name, 'time': 0, 'memory': 256 << 20, 'disk': 0, 'network': False}
@@ -56,7 +57,7 @@ class Bundle(unittest.TestCase):
         shutil.rmtree(out, ignore_errors=True)
         before = leftovers.look()
         result = subprocess.run([os.path.join(BIN, 'cwrun'), 'bundle', '--store', self.store, '--pull', 'never', '--output', out,
-                                 path], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+                                 *flags, path], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
         self.assertEqual(result.returncode, status, result.stdout + result.stderr)
         self.assertEqual(leftovers.since(before), {})
         return result.stdout + result.stderr, out
@@ -77,6 +78,20 @@ class Bundle(unittest.TestCase):
         with open(os.path.join(out, 'stdout')) as f:
             self.assertEqual(f.read(), 'from the parent\n' * 2)
         self.assertEqual(sorted(os.listdir(out)), ['stderr', 'stdout'])
+
+    def test_keep(self):
+        """The writable layer is left for people to look into, and they are told where."""
+        text, out = self.bundle('echo layer > /opt/made; echo mine > own', flags=['--keep'])
+        kept = re.search('^cwrun: kept (.*)$', text, re.MULTILINE).group(1)
+        found = [os.path.join(d, 'made') for d, _, files in os.walk(kept) if 'made' in files]
+        self.assertEqual(len(found), 1, kept)
+        with open(found[0]) as f:
+            self.assertEqual(f.read(), 'layer\n')
+        self.assertEqual(sorted(os.listdir(out)), ['own', 'stderr', 'stdout'])
+        shutil.rmtree(kept)
+        text, _ = self.bundle('echo layer > /opt/made')
+        self.assertNotIn('kept', text)
+        self.assertEqual(os.listdir(os.path.dirname(kept)), [])
 
     def test_exit_status(self):
         text, _ = self.bundle('exit 3', 3)
