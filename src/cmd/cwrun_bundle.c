@@ -349,6 +349,7 @@ static int drive(struct job_parts *p, int *ret_status, struct err *e)
         .runtime_dir = p->runs_dir,
         .shim_path = p->shim,
         .scratch_dir = p->launch->dir,
+        .keep_scratch = p->o->keep,
         .cgroup_runs = p->cgroup_runs,
         .owner = p->launch->id,
         .net = p->net,

@@ -98,7 +98,7 @@ static int remove_scratch(const struct container_env *env, const char *uuid, str
         quota_lift(layer);
     if (dir < 0)
         return errno == ENOENT ? 0 : err_sys(e, "open %s", env->scratch_dir);
-    return tree_remove_at(dir, uuid, e);
+    return env->keep_scratch ? 0 : tree_remove_at(dir, uuid, e);
 }
 
 /* Everything but links and record. The first error is kept; all parts are tried. */

@@ -76,6 +76,7 @@ with worker_lab.Lab(worker_timeout=10) as lab:
 
     # Given back to the worker that still ends the old container: it begins anew behind it, and a kill is for the new one.
     run = given_again(lab, w1)
+    lab.wait(run, 'running')  # what is written to the old one is lost with it
     lab.client.write(uuid=run, subpath='go', string='')
     lab.wait(run, 'ready')
     equal(lab.cat(run), 'alone\nx\nx\n')
