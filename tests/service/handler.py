@@ -19,12 +19,22 @@ from body import Body
 from contents import Problem, accepts_gzip
 from oauth import Denied
 
+TCP_ESTABLISHED = 1  # linux/tcp_states.h
+
 IDLE_SECONDS = 310
 HANDSHAKE_SECONDS = 30
 DRAIN_MAX = 64 * 1024 * 1024
 DRAIN_SECONDS = 5
 LINGER_SECONDS = 2
 PIECE = 65536
+
+
+def has_hung_up(connection):
+    """Has the other end closed it, whatever is still to be read?"""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED
+    except OSError:
+        return False
 
 
 class Spoiled(ConnectionError):
@@ -281,13 +291,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def gone(self):
         """Has the client closed this connection? Asked while its request is being held."""
-        if self.connection.fileno() < 0:
-            return True
-        try:
-            with socket.socket(fileno=os.dup(self.connection.fileno())) as raw:
-                seen = raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-                return seen == b'' or self.server.tls is not None
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        return self.connection.fileno() < 0 or has_hung_up(self.connection)

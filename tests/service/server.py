@@ -30,7 +30,6 @@ import store  # noqa: E402
 import workers  # noqa: E402
 
 BACKLOG = 128
-TCP_ESTABLISHED = 1  # linux/tcp_states.h
 SETTLE_SECONDS = 30
 
 
@@ -79,7 +78,7 @@ class Listener(http.server.ThreadingHTTPServer):
 
     def is_behind(self):
         """Is something still to be done that a client sent before it hung up?"""
-        return any(has_hung_up(c) for c in self.connections() if c not in self.unhurried)
+        return any(handler.has_hung_up(c) for c in self.connections() if c not in self.unhurried)
 
     def stop(self):
         self.shutdown()
@@ -89,14 +88,6 @@ class Listener(http.server.ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-
-
-def has_hung_up(connection):
-    """Has the other end closed it, whatever is still to be read?"""
-    try:
-        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED
-    except OSError:
-        return False
 
 
 class App:
