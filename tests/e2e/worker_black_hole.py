@@ -22,9 +22,8 @@ with worker_lab.Lab() as lab:
 
     # Every check-in from now on falls into the hole; so does the token it needs.
     c.fault(endpoint='checkin', hold=True, count=0)
-    seen = len(c.requests(endpoint='checkin'))
     given_up = lambda: w.log().count('Disconnected from server! Failed check in: ')
-    lab.until(lambda: given_up() >= 1 and len(c.requests(endpoint='checkin')) >= seen + 2, 'the next check-in behind one given up')
+    lab.until(lambda: given_up() >= 2, 'a check-in and the next to be given up')
     with open(os.path.join(lab.work_dir, 'runs', ends, 'go'), 'w'):
         pass
     lab.until(lambda: c.requests(endpoint='upload', match=ends), 'results to come though no check-in is answered')

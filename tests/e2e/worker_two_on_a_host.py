@@ -54,18 +54,17 @@ def proved(lab, name):
     equal(lab.cat(uuid), 'on %s\n' % name)
 
 
-def lives(lab, flags, first, second):
+def lives(lab, first, second):
     """first, second: the groups the two are started in; None: where we are."""
     lab.begin = first
-    a = lab.worker(*flags, name='a')
+    a = lab.worker(name='a')
     if second == 'supervisor':
         second = group_of(a.process.pid)
         check(second.endswith('/cworker/supervisor'), second)
     lab.begin = second
-    b = lab.worker(*flags, name='b')
-    if not flags:
-        equal(group_of(a.process.pid), group_of(b.process.pid))
-        check(group_of(a.process.pid).endswith('/cworker/supervisor'), group_of(a.process.pid))
+    b = lab.worker(name='b')
+    equal(group_of(a.process.pid), group_of(b.process.pid))
+    check(group_of(a.process.pid).endswith('/cworker/supervisor'), group_of(a.process.pid))
     stays = lab.on('b', 'echo x > n; until [ -e go ]; do sleep 0.1; done; echo stayed')
     lab.wait(stays, 'running')
     # One crashes and comes back: the other's run is none of its business.
@@ -86,21 +85,18 @@ def lives(lab, flags, first, second):
     equal(b.stop(), 0)
     lab.workers.clear()
     left = [d for d, _, _ in os.walk(ROOT) if d.endswith('/cworker/runs') and os.path.dirname(os.path.dirname(d)) in
-            (ROOT, ROOT + '/e2e-two', ROOT + '/e2e-unit')]
+            (ROOT, ROOT + '/e2e-unit')]
     equal(left, [])
 
 
 with Two() as lab:
     here = group_of(os.getpid())
     equal(here, '/')  # of the machine: processes may stay there
-    lives(lab, (), None, None)
-with Two() as lab:
-    os.makedirs(ROOT + '/e2e-two', exist_ok=True)
-    lives(lab, ('--cgroup-parent', '/e2e-two'), None, None)
+    lives(lab, None, None)
 with Two() as lab:
     # Divided by the first, its group takes no process any more: the second can only be started beside it.
     os.makedirs(ROOT + '/e2e-unit', exist_ok=True)
-    lives(lab, (), '/e2e-unit', 'supervisor')
-for top in ('/e2e-two', '/e2e-unit', '/cworker'):
+    lives(lab, '/e2e-unit', 'supervisor')
+for top in ('/e2e-unit', '/cworker'):
     for directory, _, _ in os.walk(ROOT + top, topdown=False):
         os.rmdir(directory)
