@@ -34,7 +34,7 @@ struct container_env {
     uint64_t shm_bytes;
     int64_t pids_limit;
     bool shared_fs, has_gpus, partial_cgroup;
-    bool keep_scratch; /* the writable layer stays behind, for somebody to look at it */
+    bool keep_scratch;           /* the writable layer stays behind, for somebody to look at it */
     uint64_t shared_dir_wait_ns; /* for a bundle directory that the server has made (6.1 step 5) */
 };
 

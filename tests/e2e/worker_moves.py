@@ -28,7 +28,8 @@ def given_again(lab, w):
         lab.wait(run, 'staged')
         w.start()
         text = 'run=%s is given to us again: it begins anew' % run
-        lab.until(lambda: text in w.log() or 'run=%s accepted' % run in w.log(), 'the bundle to come back')
+        others = ['run=%s %s' % (run, end) for end in ('accepted', 'is held already')]
+        lab.until(lambda: any(t in w.log() for t in [text] + others), 'the bundle to come back')
         if text in w.log():
             return run
         lab.client.kill(uuid=run)  # the old one was gone before: a slow machine

@@ -82,6 +82,15 @@ static int set_up_xfs(void **state)
     return top_fd < 0;
 }
 
+/* Another build of this test may be looking for ids at the same instant, on the same file system: that one has other seeds. */
+static uint32_t own_seed(uint32_t add)
+{
+    uint32_t seed = 0;
+
+    memcpy(&seed, top + strlen(top) - sizeof(seed), sizeof(seed));
+    return seed + add;
+}
+
 static int make_dir(const char *name)
 {
     assert_int_equal(mkdirat(top_fd, name, 0755), 0);
@@ -132,11 +141,9 @@ static void limits_hold(void **state UNUSED)
     drop_resource(CAP_SET);
     assert_int_equal(quota_usage(a, &used, &limit, &e), -1);
     assert_int_equal(e.kind, ERR_ABSENT);
-    /* Two with the same seed: each has its own account, and what was there before counts. (Another build of this test may be
-     * looking for an id at the same instant: that one has other seeds.) */
-    uint32_t seed = 0;
+    /* Two with the same seed: each has its own account, and what was there before counts. */
+    uint32_t seed = own_seed(0);
 
-    memcpy(&seed, top + strlen(top) - sizeof(seed), sizeof(seed));
     assert_ok(quota_limit(a, seed, 8 * MB, &e), &e);
     assert_ok(quota_limit(b, seed, 2 * MB, &e), &e);
     assert_ok(quota_usage(a, &used, &limit, &e), &e);
@@ -180,7 +187,7 @@ static int rival(int ready, int n)
 
         snprintf(name, sizeof(name), "rival%d.%d", n, i);
         AUTO_CLOSE int dir = openat(top_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (dir < 0 || quota_limit(dir, 4711, (uint64_t)(n + 1) * MB, &e) < 0)
+        if (dir < 0 || quota_limit(dir, own_seed(1000), (uint64_t)(n + 1) * MB, &e) < 0)
             return 2;
         if (i % 4 == 3) { /* and gives some back */
             quota_lift(dir);
@@ -256,7 +263,7 @@ static void ids_come_back(void **state UNUSED)
 
     for (int i = 0; i < 3; i++) {
         AUTO_CLOSE int dir = make_dir("again");
-        assert_ok(quota_limit(dir, 815, MB, &e), &e);
+        assert_ok(quota_limit(dir, own_seed(2000), MB, &e), &e);
         first = first ? first : id_of(dir);
         assert_int_equal(id_of(dir), first);
         if (i == 0)
