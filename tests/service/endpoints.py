@@ -104,6 +104,8 @@ class Endpoints:
         try:
             # who was answered may come again at once
             h.meet_faults('checkin', lambda _: self.app.workers.leave(user, worker_id, gone))
+            if gone():  # held for so long that it tells of what was once
+                raise ConnectionError('the client has gone')
             body = self.json_body(h, 'B021')
             answer = self.app.workers.checkin(user, worker_id, body, gone)
         finally:
