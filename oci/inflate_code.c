@@ -176,6 +176,15 @@ bool inflate_code_is_usual(const struct inflate_lengths *l)
     return room == 0 || room == 1 << MAX_BITS || (room == 1 << (MAX_BITS - 1) && counts[1] == 1);
 }
 
+bool inflate_code_is_readable(const struct inflate_lengths *l)
+{
+    bool good = l->n_litlen <= INFLATE_LITLEN_MAX && l->n_dist <= INFLATE_DIST_MAX;
+
+    for (size_t i = 0; i < sizeof(l->of); i++)
+        good = good && l->of[i] <= MAX_BITS;
+    return good;
+}
+
 /* ---- headers ---- */
 
 void inflate_code_fixed(struct inflate_lengths *ret)

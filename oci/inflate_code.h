@@ -73,5 +73,7 @@ int inflate_code_read(const uint8_t *in, size_t n, uint64_t *pos, struct inflate
 void inflate_code_fixed(struct inflate_lengths *ret);
 /* Would a compressor have made these? Complete codes with an end; no distances, or one of a bit, are usual too. */
 bool inflate_code_is_usual(const struct inflate_lengths *l);
-/* False where more codes are said to be than there can be. Codes left over decode to "no code". */
+/* Could they have been read from a header? For those that come from elsewhere. */
+bool inflate_code_is_readable(const struct inflate_lengths *l);
+/* Of readable lengths. False where more codes are said to be than there can be. Codes left over decode to "no code". */
 bool inflate_code_build(const struct inflate_lengths *l, struct inflate_codes *ret) MUST_CHECK;

@@ -504,6 +504,44 @@ static void goes_on_in_another_process(void **state UNUSED)
     }
 }
 
+/* S31: what was put aside may have been written by somebody who wants to get in. */
+static void states_that_lie(void **state UNUSED)
+{
+    AUTO(str) struct str data = STR_INIT(8 * BOUND_MIB), blob = STR_INIT(8 * BOUND_MIB);
+    AUTO(str) struct str good = STR_INIT(8 * BOUND_MIB);
+    AUTO(gunzip) struct gunzip *g = gunzip_new(NULL, 0, to_str, &data);
+    struct err e = ERR_INIT;
+    enum { NUMBERS = 8 + 12 * 8, LENGTHS = 8 + sizeof(struct inflate_lengths) };
+
+    put_data(&data, MIXED, 150000);
+    put_member(&data, &(struct way){.level = 6, .memory = 8}, &blob);
+    data.len = 0;
+    assert_ok(gunzip_feed(g, blob.buf, blob.len / 2, &e), &e);
+    assert_ok(gunzip_settle(g, &e), &e);
+    assert_true(gunzip_save(g, &good));
+    for (int i = 0; i < 3000; i++) {
+        AUTO(str) struct str out = STR_INIT(8 * BOUND_MIB);
+        AUTO_FREE char *copy = mem_dup(good.buf, good.len);
+        AUTO(gunzip) struct gunzip *later = gunzip_new(NULL, BOUND_MIB, to_str, &out);
+        struct unpack u = {copy, good.len};
+
+        for (int k = 0; k <= i % 4; k++)
+            copy[number(i % 2 ? NUMBERS : NUMBERS + LENGTHS)] = (char)number(256);
+        if (i < 100) { /* all that a table has room for, and more */
+            const uint64_t place = INFLATE_CODED;
+
+            memcpy(copy, good.buf, NUMBERS + LENGTHS);
+            memcpy(copy + 8 + 7 * sizeof(place), &place, sizeof(place));
+            memset(copy + NUMBERS + 8, i + 1, LENGTHS - 8);
+        }
+        err_clear(&e);
+        if (gunzip_restore(later, &u) &&
+            gunzip_feed(later, blob.buf + blob.len / 2, blob.len - blob.len / 2, &e) == 0 &&
+            gunzip_finish(later, &e) == 0)
+            assert_true(out.len <= BOUND_MIB);
+    }
+}
+
 /* Several layers share the crew. */
 struct layer {
     pthread_t thread;
@@ -647,6 +685,7 @@ int main(void)
         cmocka_unit_test(damaged_anywhere),
         cmocka_unit_test(more_than_four_gib),
         cmocka_unit_test(goes_on_in_another_process),
+        cmocka_unit_test(states_that_lie),
         cmocka_unit_test(several_at_once),
         cmocka_unit_test(a_crew_is_small),
         cmocka_unit_test(is_taken_only_when_cores_are_idle),
