@@ -191,6 +191,18 @@ class GoesOn(unittest.TestCase):
         self.assertGreater(self.registry.ranges[-1], STOP - LOST, self.registry.ranges)
         self.assertEqual(len(self.registry.ranges), 2)
 
+    def test_zstd_of_several_frames(self):
+        """Cut in the middle of one, with frames between that are to be skipped, as zstd:chunked has them: not a byte is fetched again
+        that was kept, and what is decoded again is not written twice."""
+        tar, frames = self.image.layers[0].tar, []
+        for at in range(0, len(tar), 5 << 20):
+            frames += [image.compress(tar[at:at + (5 << 20)], 'zstd'), b'\x50\x2a\x4d\x18' + struct.pack('<I', 9) + b'skip this']
+        self.serve(image.Image([image.Layer(raw=tar, how='zstd', blob=b''.join(frames))]))
+        self.break_off(signal.SIGKILL)
+        self.finish()
+        self.assertGreater(self.registry.ranges[-1], STOP - LOST, self.registry.ranges)
+        self.assertEqual(len(self.registry.ranges), 2)
+
     def test_a_single_zstd_frame_broken_off_twice(self):
         self.serve(self.zstd)
         self.break_off(signal.SIGKILL)
