@@ -331,10 +331,10 @@ void live_refresh(struct live *l)
 
 /*
  * Check-ins come as often as anything happens, and each tells all runs: to ask for all of them each time would make an event
- * dearer the more runs there are. So there is an age up to which figures will do, such that some hundred looks a second are
- * the most: next to none for a few runs, four seconds for a thousand.
+ * dearer the more runs there are. So there is an age up to which figures will do, such that some sixty looks a second are
+ * the most: next to none for a few runs, sixteen seconds for a thousand.
  */
-#define LOOK_NS (4 * NS_PER_MS)
+#define LOOK_NS (16 * NS_PER_MS)
 
 void live_refresh_old(struct live *l)
 {
