@@ -16,8 +16,10 @@ static char *proc_value(pid_t pid, const char *file, const char *key)
     assert_ok(fd_read_file_at(AT_FDCWD, path, &text, &e), &e);
     const char *at = strstr(str_text(&text), key);
 
-    if (!at)
+    if (!at) {
         fail_msg("%s has no %s", path, key);
+        return NULL;
+    }
     at += strlen(key);
     at += strspn(at, ": \t");
     return mem_strndup(at, strcspn(at, "\n"));
