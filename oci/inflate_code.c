@@ -178,11 +178,13 @@ bool inflate_code_is_usual(const struct inflate_lengths *l)
 
 bool inflate_code_is_readable(const struct inflate_lengths *l)
 {
-    bool good = l->n_litlen <= INFLATE_LITLEN_MAX && l->n_dist <= INFLATE_DIST_MAX;
-
-    for (size_t i = 0; i < sizeof(l->of); i++)
-        good = good && l->of[i] <= MAX_BITS;
-    return good;
+    if (l->n_litlen > INFLATE_LITLEN_MAX || l->n_dist > INFLATE_DIST_MAX)
+        return false;
+    /* What lies behind them was never written. */
+    for (unsigned i = 0; i < l->n_litlen + l->n_dist; i++)
+        if (l->of[i] > MAX_BITS)
+            return false;
+    return true;
 }
 
 /* ---- headers ---- */
