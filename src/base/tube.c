@@ -8,7 +8,7 @@
 
 struct tube {
     pthread_mutex_t lock; /* guards all below */
-    pthread_cond_t changed;
+    pthread_cond_t filled, emptied;
     size_t size, head, used;
     bool closed, broken;
     struct err write_error, read_error;
@@ -21,7 +21,8 @@ struct tube *tube_new(size_t bytes)
 
     t->size = bytes;
     pthread_mutex_init(&t->lock, NULL);
-    pthread_cond_init(&t->changed, NULL);
+    pthread_cond_init(&t->filled, NULL);
+    pthread_cond_init(&t->emptied, NULL);
     return t;
 }
 
@@ -29,7 +30,8 @@ void tube_free(struct tube *t)
 {
     if (!t)
         return;
-    pthread_cond_destroy(&t->changed);
+    pthread_cond_destroy(&t->filled);
+    pthread_cond_destroy(&t->emptied);
     pthread_mutex_destroy(&t->lock);
     free(t);
 }
@@ -39,29 +41,50 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Half of it at a time: a writer that is woken for every few bytes sleeps and wakes more than it writes. */
+static bool is_roomy(const struct tube *t)
+{
+    return t->used <= t->size / 2;
+}
+
+/* Wants the lock. Bytes that can be written at once, at *ret; 0 when the reader is gone. */
+static size_t await_room(struct tube *t, char **ret)
+{
+    if (t->used == t->size)
+        while (!t->broken && !is_roomy(t))
+            pthread_cond_wait(&t->emptied, &t->lock);
+    size_t at = (t->head + t->used) % t->size;
+
+    *ret = t->buf + at;
+    return t->broken ? 0 : least(t->size - t->used, t->size - at);
+}
+
+static int refused(const struct tube *t, struct err *e)
+{
+    *e = t->read_error;
+    return e->kind == ERR_NONE ? err_set(e, ERR_CANCELLED, "nobody reads any more") : -1;
+}
+
 int tube_write(struct tube *t, const void *data, size_t n, struct err *e)
 {
     const char *p = data;
     int rc = 0;
 
     pthread_mutex_lock(&t->lock);
-    while (n && !t->broken) {
-        size_t at = (t->head + t->used) % t->size;
-        size_t part = least(least(n, t->size - t->used), t->size - at);
+    while (n && rc == 0) {
+        char *to;
+        size_t part = least(n, await_room(t, &to));
 
         if (!part) {
-            pthread_cond_wait(&t->changed, &t->lock);
-            continue;
+            rc = refused(t, e);
+            break;
         }
-        memcpy(t->buf + at, p, part);
-        t->used += part;
+        memcpy(to, p, part);
         p += part;
         n -= part;
-        pthread_cond_signal(&t->changed);
-    }
-    if (n) {
-        *e = t->read_error;
-        rc = e->kind == ERR_NONE ? err_set(e, ERR_CANCELLED, "nobody reads any more") : -1;
+        if (!t->used)
+            pthread_cond_signal(&t->filled);
+        t->used += part;
     }
     pthread_mutex_unlock(&t->lock);
     return rc;
@@ -73,7 +96,7 @@ long tube_peek(struct tube *t, const void **ret, struct err *e)
 
     pthread_mutex_lock(&t->lock);
     while (!t->used && !t->closed)
-        pthread_cond_wait(&t->changed, &t->lock);
+        pthread_cond_wait(&t->filled, &t->lock);
     if (t->used) {
         *ret = t->buf + t->head;
         got = (long)least(t->used, t->size - t->head);
@@ -90,7 +113,8 @@ void tube_consume(struct tube *t, size_t n)
     pthread_mutex_lock(&t->lock);
     t->head = (t->head + n) % t->size;
     t->used -= n;
-    pthread_cond_signal(&t->changed);
+    if (is_roomy(t))
+        pthread_cond_signal(&t->emptied);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -113,7 +137,8 @@ static void end(struct tube *t, bool *flag, struct err *slot, const struct err *
     if (!*flag && why)
         *slot = *why;
     *flag = true;
-    pthread_cond_signal(&t->changed);
+    pthread_cond_signal(&t->filled);
+    pthread_cond_signal(&t->emptied);
     pthread_mutex_unlock(&t->lock);
 }
 

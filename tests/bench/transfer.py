@@ -20,11 +20,12 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-sys.path[:0] = [os.path.join(TOP, 'tests/e2e')]
+sys.path[:0] = [HERE, os.path.join(TOP, 'tests/e2e')]
 import worker_lab  # noqa: E402
 
 worker_lab.enter()
 import image  # noqa: E402
+from bench_lab import bench_lab  # noqa: E402
 
 PIECE = 1 << 20
 LAST_CHUNK = b'\r\n0\r\n\r\n'
@@ -173,7 +174,7 @@ def main():
     parser.add_argument('--runs', type=int, default=3)
     parser.add_argument('--mib', type=int, default=256, help='about so much data')
     args = parser.parse_args()
-    with worker_lab.Lab(manager_interval=0.1) as lab:
+    with bench_lab(manager_interval=0.1) as lab:
         scratch = os.path.join(lab.directory, 'scratch')
         os.mkdir(scratch)
         os.mkdir(scratch + '/data')

@@ -10,7 +10,6 @@ cgroup v2 is, as in the virtual machine, the latency is also told as a multiple 
 On a host without cgroup v2 controllers the runs have no groups (--cgroup partial): what that saves is in no figure here.
 """
 import argparse
-import contextlib
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ sys.path[:0] = [HERE, os.path.join(TOP, 'tests/e2e')]
 import worker_lab  # noqa: E402
 import start  # noqa: E402
 import timing  # noqa: E402
-from disk import Disk  # noqa: E402
+from bench_lab import bench_lab  # noqa: E402
 
 TICK = os.sysconf('SC_CLK_TCK')
 NOTHING = {'cpus': 0, 'memory': 4 << 20}  # so that a machine of few CPUs takes many
@@ -43,24 +42,6 @@ def cpu_seconds(pid):
 def resident(pid):
     with open('/proc/%d/status' % pid) as f:
         return int(re.search(r'VmRSS:\s+(\d+)', f.read()).group(1)) / 1024
-
-
-@contextlib.contextmanager
-def bench_lab(**flags):
-    if os.path.isdir('/scratch'):  # in the virtual machine
-        with worker_lab.Lab(**flags) as lab:
-            yield lab
-        return
-    with tempfile.TemporaryDirectory(dir='/var/tmp', prefix='bench.') as scratch:
-        disk, run = Disk(scratch, 4096), os.path.join(scratch, 'run')
-        os.mkdir(run)
-        subprocess.run(['mount', '-t', 'tmpfs', 'bench', run], check=True)
-        try:
-            with worker_lab.Lab(where=disk.where, runtime_dir=os.path.join(run, 'rt'), **flags) as lab:
-                yield lab
-        finally:
-            subprocess.run(['umount', run], check=True)
-            disk.close()
 
 
 def wait_all(lab, uuids, states, timeout):
