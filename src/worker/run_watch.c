@@ -142,7 +142,7 @@ static void on_time(void *arg)
         judge_limits(l);
 }
 
-#define QUIET_NS         (16 * NS_PER_S)
+#define QUIET_NS         (32 * NS_PER_S)
 #define QUIET_LIMITED_NS (3 * NS_PER_S)
 
 struct measure_job {
@@ -331,10 +331,10 @@ void live_refresh(struct live *l)
 
 /*
  * Check-ins come as often as anything happens, and each tells all runs: to ask for all of them each time would make an event
- * dearer the more runs there are. So there is an age up to which figures will do, such that some sixty looks a second are
- * the most: next to none for a few runs, sixteen seconds for a thousand.
+ * dearer the more runs there are. So there is an age up to which figures will do, such that some thirty looks a second are
+ * the most: next to none for a few runs, half a minute for a thousand.
  */
-#define LOOK_NS (16 * NS_PER_MS)
+#define LOOK_NS (32 * NS_PER_MS)
 
 void live_refresh_old(struct live *l)
 {

@@ -77,7 +77,7 @@ def idle(n):
         uuids = [lab.run('sleep 100000', resources=NOTHING) for _ in range(n)]
         wait_all(lab, uuids, ('running',), 1200)
         took = time.monotonic() - begin
-        time.sleep(10)
+        time.sleep(60)
         cpu, begin = cpu_seconds(w.process.pid), time.monotonic()
         time.sleep(30)
         share = (cpu_seconds(w.process.pid) - cpu) / (time.monotonic() - begin) * 100
