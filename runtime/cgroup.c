@@ -324,7 +324,8 @@ static int replace_leftover(int parent, const char *name, const char *path, stru
     return 0;
 }
 
-enum { PARENT_ATTEMPTS = 20 };
+/* Each takes some calls and is lost only while somebody is at it: who loses them all has an enemy, not bad luck. */
+enum { PARENT_ATTEMPTS = 1000 };
 
 static int make_group(int parent, const char *path, struct ctr_cgroup **ret, struct err *e)
 {
