@@ -1,7 +1,7 @@
 #pragma once
 /*
  * clock.h - monotonic deadlines and back-off. Times are uint64_t nanoseconds.
- * Threads: any. Blocks: clock_sleep only.
+ * Threads: any. Blocks: nothing.
  */
 #include <stdbool.h>
 #include <stdint.h>

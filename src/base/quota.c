@@ -8,13 +8,18 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 #include <linux/fs.h>
 #include <linux/quota.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/tree.h"
+
+#define LOCK_WAIT_NS (10 * NS_PER_S)
+#define LOCK_LOOK_NS (2 * NS_PER_MS)
 
 /* A quarter of a million ids that look like no administrator's (/etc/projid counts from small numbers). */
 #define IDS_FIRST 0x63770000u
@@ -48,9 +53,16 @@ static int lock_ids(int dirfd, struct err *e)
     AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_sys(e, "open %s", path);
-    while (flock(fd, LOCK_EX) < 0)
-        if (errno != EINTR)
+    uint64_t deadline = clock_in_ns(LOCK_WAIT_NS);
+
+    /* It is held for two calls; whoever was stopped between them must not stop everybody else's runs. */
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
             return err_sys(e, "lock %s", path);
+        if (clock_passed(deadline))
+            return err_set(e, ERR_HOST, "%s is held by another worker, which does not go on", path);
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_LOOK_NS}, NULL);
+    }
     return take_fd(&fd);
 }
 
