@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/capability.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/fs.h>
@@ -277,6 +279,27 @@ static void ids_come_back(void **state UNUSED)
     }
 }
 
+/* On the file system that is this build's own: the other build's ids are chosen under another lock. */
+static void a_lock_that_is_not_let_go(void **state UNUSED)
+{
+    AUTO_CLOSE int dir = make_dir("late");
+    struct err e = ERR_INIT;
+    struct stat st;
+
+    assert_int_equal(fstat(dir, &st), 0);
+    AUTO_FREE char *path =
+        mem_printf("/run/cworker-quota-%u-%u.lock", major(st.st_dev), minor(st.st_dev));
+    AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(quota_limit(dir, own_seed(3000), MB, &e), -1);
+    assert_non_null(strstr(e.msg, "held by another worker"));
+    close_fd(&fd);
+    err_clear(&e);
+    assert_ok(quota_limit(dir, own_seed(3000), MB, &e), &e);
+}
+
 static void none_here(void **state UNUSED)
 {
     AUTO_CLOSE int dir = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -301,6 +324,7 @@ int main(void)
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(rivals_get_ids_of_their_own),
         cmocka_unit_test(ids_come_back),
+        cmocka_unit_test(a_lock_that_is_not_let_go),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
 
